@@ -1,0 +1,100 @@
+package access
+
+import (
+	"fmt"
+	"time"
+)
+
+// Device is what is known about the machine a request comes from, with the
+// source and the age of that knowledge. The zero value knows nothing.
+type Device struct {
+	// ID is the inventory's key for the device. Empty: the device did not
+	// identify itself.
+	ID string `json:"id,omitempty"`
+	// MatchedBy names what identified it: "certificate.serial", "claim.deviceid" …
+	MatchedBy string `json:"matched_by,omitempty"`
+	// Source is the id of the inventory that answered, empty if none knows it.
+	Source string `json:"source,omitempty"`
+
+	Known         Tri `json:"known"`
+	Managed       Tri `json:"managed"`
+	Compliant     Tri `json:"compliant"`
+	DiskEncrypted Tri `json:"disk_encrypted"`
+	Jailbroken    Tri `json:"jailbroken"`
+
+	OS        string `json:"os,omitempty"`         // macos, windows, linux, ios, android, chromeos
+	OSVersion string `json:"os_version,omitempty"` // dotted numbers, compared part by part
+	Owner     string `json:"owner,omitempty"`      // as the inventory names the person
+	Name      string `json:"name,omitempty"`       // as its owner knows it
+
+	// Reasons are the inventory's own words for a failed compliance check.
+	Reasons []string `json:"reasons,omitempty"`
+
+	// SeenAt is when the device last reported to its inventory. Zero means
+	// unknown, which no maximum age accepts.
+	SeenAt time.Time `json:"seen_at,omitzero"`
+	// ObservedAt is when the inventory was last read.
+	ObservedAt time.Time `json:"observed_at,omitzero"`
+	// SourceFailingSince is set while the inventory cannot be read.
+	SourceFailingSince time.Time `json:"source_failing_since,omitzero"`
+
+	// Problem is set when the device identified itself in a way that cannot be
+	// believed: a certificate that does not verify, two proofs that name
+	// different devices. No device requirement holds then.
+	Problem Reason `json:"problem,omitempty"`
+
+	Certificate Certificate `json:"certificate,omitzero"`
+}
+
+// Certificate is the part of a verified client certificate that policy may see.
+type Certificate struct {
+	Serial      string    `json:"serial,omitempty"` // lower-case hexadecimal, no separators
+	Issuer      string    `json:"issuer,omitempty"`
+	Subject     string    `json:"subject,omitempty"`
+	SANs        []string  `json:"sans,omitempty"`
+	NotAfter    time.Time `json:"not_after,omitzero"`
+	Fingerprint string    `json:"fingerprint,omitempty"` // SHA-256 of the DER form, hexadecimal
+}
+
+// DevicePolicy says what facts about a device are worth.
+type DevicePolicy struct {
+	// Profiles are the named levels that `require.device` may ask for.
+	Profiles map[string]Profile `yaml:"profiles"`
+	// MaxAge is how long ago a device may have last reported to its inventory
+	// before its facts count as unknown. Default 24h.
+	MaxAge Duration `yaml:"max_age"`
+	// OnUnavailable says what holds while an inventory cannot be read: `deny`
+	// (the default) or `{use_last_known: 1h}`.
+	OnUnavailable OnUnavailable `yaml:"on_unavailable"`
+}
+
+// Profile is a named set of checks a device must pass, all of them.
+type Profile struct {
+	// All lists the checks: `known`, `managed`, `compliant`, `disk_encrypted`,
+	// `not_jailbroken`, or the name of another profile.
+	All []string `yaml:"all"`
+	// MinOS gives the oldest accepted version per operating system, such as
+	// `{macos: "15.5"}`. A system that is not listed is refused.
+	MinOS map[string]string `yaml:"min_os"`
+	// MaxAge tightens devices.max_age for this profile.
+	MaxAge Duration `yaml:"max_age"`
+	// Fix is the page that helps a visitor to pass the checks.
+	Fix string `yaml:"fix"`
+}
+
+// OnUnavailable is the rule for an inventory that cannot be read. The zero
+// value denies.
+type OnUnavailable struct {
+	// UseLastKnown lets the last facts count for this long after the inventory
+	// was first found unreadable.
+	UseLastKnown Duration `yaml:"use_last_known"`
+}
+
+// UnmarshalText accepts the word `deny`.
+func (o *OnUnavailable) UnmarshalText(text []byte) error {
+	if string(text) != "deny" {
+		return fmt.Errorf("%q is neither deny nor {use_last_known: DURATION}", text)
+	}
+	*o = OnUnavailable{}
+	return nil
+}

@@ -1,0 +1,58 @@
+package access
+
+import "time"
+
+// Event is one line of the audit log. Every request leaves exactly one of kind
+// "decision", whatever happened to it.
+type Event struct {
+	Kind EventKind `json:"kind"`
+	Time time.Time `json:"time"`
+
+	// Request and Decision are the whole input and the whole verdict, for
+	// decisions. Deciding again on Request gives Decision.
+	Request  *Request  `json:"request,omitempty"`
+	Decision *Decision `json:"decision,omitempty"`
+	Response Response  `json:"response,omitzero"`
+
+	// Reason, Actor and Note describe every other kind of event. Actor is
+	// PROVIDER:SUB or empty; Note is written by Doorward and holds no secret.
+	Reason Reason `json:"reason,omitempty"`
+	Actor  string `json:"actor,omitempty"`
+	// RequestID ties the event to the request it happened in.
+	RequestID string `json:"request_id,omitempty"`
+	// Session is the id of the session concerned.
+	Session string `json:"session,omitempty"`
+	Note    string `json:"note,omitempty"`
+}
+
+// EventKind sorts events.
+type EventKind string
+
+// The kinds of events.
+const (
+	EventDecision EventKind = "decision"
+	EventLogin    EventKind = "login"
+	EventLogout   EventKind = "logout"
+	EventSession  EventKind = "session" // refreshed, ended by the provider …
+	EventConfig   EventKind = "config"
+	EventAdmin    EventKind = "admin"
+	EventAudit    EventKind = "audit" // the log admits that events are missing
+)
+
+// Response is what became of a request.
+type Response struct {
+	Status int `json:"status,omitempty"`
+	// BytesIn and BytesOut count bodies, or both directions of an upgraded
+	// connection.
+	BytesIn  int64 `json:"bytes_in,omitempty"`
+	BytesOut int64 `json:"bytes_out,omitempty"`
+	// Duration is the whole time from the first byte of the request, in
+	// nanoseconds; Decide is the part spent before the upstream was asked.
+	Duration time.Duration `json:"duration_ns,omitempty"`
+	Decide   time.Duration `json:"decide_ns,omitempty"`
+	// Upstream is the address the request was sent to.
+	Upstream string `json:"upstream,omitempty"`
+	// Reason tells why the response is Doorward's own although the request was
+	// allowed, such as UpstreamUnreachable.
+	Reason Reason `json:"reason,omitempty"`
+}

@@ -1,0 +1,97 @@
+package access
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Prefix is the path prefix Doorward keeps for itself on every host. No route
+// may overlap it.
+const Prefix = "/.doorward/"
+
+// The addresses below Prefix.
+const (
+	LoginPath        = Prefix + "login"
+	CallbackPath     = Prefix + "callback"
+	LogoutPath       = Prefix + "logout"
+	ReplayPath       = Prefix + "replay"              // send a kept form again
+	BackChannelPath  = Prefix + "backchannel-logout"  // OpenID Connect Back-Channel Logout §2.5
+	FrontChannelPath = Prefix + "frontchannel-logout" // OpenID Connect Front-Channel Logout §2
+	ClientKeysPath   = Prefix + "client-jwks.json"    // our keys as a client, for providers
+	KeysPath         = Prefix + "jwks.json"           // our keys as the issuer of assertions
+	MePath           = Prefix + "me"
+)
+
+// HiddenValue stands in a recorded query for what looked like a token. Rules
+// cannot know what it was. The blank keeps a visitor from sending it.
+const HiddenValue = "[redacted token]"
+
+// Door is the way a request came in.
+type Door string
+
+// The doors. The zero value belongs to none.
+const (
+	Standalone  Door = "standalone"
+	ForwardAuth Door = "forward-auth"
+	ExtAuthz    Door = "ext-authz"
+	Tunnel      Door = "tunnel"
+)
+
+// Request is the whole input of one decision: whatever is not in it, no rule
+// can look at, and the audit record holds all of it. Deciding on a Request read
+// back from the log gives the same Decision.
+type Request struct {
+	// ID is the request id, also sent to the upstream and shown on refusal pages.
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+	Door Door      `json:"door,omitempty"`
+
+	Method string `json:"method"`
+	Scheme string `json:"scheme"` // http, https, ws, wss or tcp
+	// Host is lower-case and without the scheme's default port.
+	Host string `json:"host"`
+	// Path is the one canonical path that is matched, decided on and forwarded.
+	Path string `json:"path"`
+	// Query is the raw query. The values of parameters that carry secrets
+	// (tokens, codes, passwords) are replaced before any rule sees them, so
+	// that nothing has to be removed from the record.
+	Query string `json:"query,omitempty"`
+
+	// Route is the id of the matched route. Empty: none, which is a deny.
+	Route string `json:"route,omitempty"`
+
+	Network  Network  `json:"network,omitzero"`
+	Identity Identity `json:"identity,omitzero"`
+	Session  Session  `json:"session,omitzero"`
+	Device   Device   `json:"device,omitzero"`
+
+	// Credential is the access token the request came with, if tokens are
+	// accepted here.
+	Credential Credential `json:"credential,omitzero"`
+
+	// Fault is set when a fact could not be gathered (the session store or a
+	// provider failed). A request with a fault is never allowed.
+	Fault Reason `json:"fault,omitempty"`
+}
+
+// Credential describes an access token, never its text. The zero value is none.
+type Credential struct {
+	// Scheme is the way it was sent: "Bearer" or "DPoP".
+	Scheme string `json:"scheme,omitempty"`
+	// Expires is when the token ends.
+	Expires time.Time `json:"expires,omitzero"`
+	// Problem is why it is not accepted. The request is nobody's then, and no
+	// login cures it: whoever sends a token means to be identified by it.
+	Problem Reason `json:"problem,omitempty"`
+}
+
+// Network says where a request comes from.
+type Network struct {
+	// IP is the visitor's address, after listed proxies were taken into account
+	// and without an IPv6 zone. IPv4-mapped addresses are unmapped.
+	IP netip.Addr `json:"ip,omitzero"`
+}
+
+// Origin returns scheme://host, the audience of the upstream assertion and the
+// scope of an app session.
+func (r *Request) Origin() string { return r.Scheme + "://" + r.Host }
