@@ -1,0 +1,298 @@
+package session
+
+import (
+	"crypto/sha256"
+	"hash/maphash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// cache keeps what the store holds, as far as it was asked for. It is divided
+// so that cores seldom meet, and reading it allocates nothing.
+type cache struct {
+	seed    maphash.Seed
+	tickets [shardCount]shard[[sha256.Size]byte, *ticket]
+	logins  [shardCount]shard[string, *login]
+}
+
+const shardCount = 64
+
+func newCache(size int) *cache {
+	c := &cache{seed: maphash.MakeSeed()}
+	for i := range shardCount {
+		c.tickets[i].init(size / shardCount)
+		c.logins[i].init(size / shardCount)
+	}
+	return c
+}
+
+func (c *cache) ticketShard(hash *[sha256.Size]byte) *shard[[sha256.Size]byte, *ticket] {
+	return &c.tickets[hash[0]%shardCount]
+}
+
+func (c *cache) loginShard(id string) *shard[string, *login] {
+	return &c.logins[maphash.String(c.seed, id)%shardCount]
+}
+
+// dropAll forgets everything, as when changes of the store were missed. Closed,
+// it keeps nothing until it is told otherwise.
+func (c *cache) dropAll(closed bool) {
+	for i := range shardCount {
+		c.tickets[i].dropAll(closed)
+		c.logins[i].dropAll(closed)
+	}
+}
+
+// cached is what a shard keeps.
+type cached interface {
+	lastUsed() int64
+	// dropped is told when the shard lets go of it.
+	dropped()
+}
+
+type shard[K comparable, V cached] struct {
+	mu    sync.RWMutex
+	items map[K]V
+	limit int
+	// changed counts change notices. Whoever reads the store notes the count
+	// before; if it has moved on, what was read may be old and is not kept.
+	changed uint64
+	closed  bool
+	_       [64]byte // keeps neighbours off this lock's cache line
+}
+
+func (s *shard[K, V]) init(limit int) {
+	s.limit = max(1, limit)
+	s.items = make(map[K]V)
+}
+
+func (s *shard[K, V]) get(key K) (V, uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.items[key], s.changed
+}
+
+// add keeps v under key, unless there was a change notice since count was noted:
+// then v counts as dropped at once. If there is something under key already,
+// that is kept and returned.
+func (s *shard[K, V]) add(key K, v V, count uint64) V {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have, ok := s.items[key]; ok {
+		return have
+	}
+	if s.changed != count || s.closed {
+		v.dropped()
+		return v
+	}
+	if len(s.items) >= s.limit {
+		s.evict()
+	}
+	s.items[key] = v
+	return v
+}
+
+// evict drops the least recently used of a few. Whoever is dropped in error is
+// read again.
+func (s *shard[K, V]) evict() {
+	const sample = 8
+	var victim K
+	oldest, n := int64(math.MaxInt64), 0
+	for key, v := range s.items { // Go begins at a random place
+		if used := v.lastUsed(); used <= oldest {
+			victim, oldest = key, used
+		}
+		if n++; n == sample {
+			break
+		}
+	}
+	s.remove(victim)
+}
+
+func (s *shard[K, V]) remove(key K) {
+	if v, ok := s.items[key]; ok {
+		delete(s.items, key)
+		v.dropped()
+	}
+}
+
+// drop forgets a key that was removed from the store.
+func (s *shard[K, V]) drop(key K) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed++
+	s.remove(key)
+}
+
+// note counts a change and returns what is kept under key.
+func (s *shard[K, V]) note(key K) V {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed++
+	return s.items[key]
+}
+
+func (s *shard[K, V]) dropAll(closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed++
+	s.closed = closed
+	for _, v := range s.items {
+		v.dropped()
+	}
+	clear(s.items)
+}
+
+func (s *shard[K, V]) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.items)
+}
+
+// ticket is a ticket in memory. It holds no secret in the clear.
+type ticket struct {
+	ticketRecord
+	hash  string
+	login atomic.Pointer[login]
+	built atomic.Pointer[builtEntry]
+}
+
+type builtEntry struct {
+	of    *snapshot
+	entry Entry
+}
+
+func (t *ticket) lastUsed() int64 {
+	if l := t.login.Load(); l != nil {
+		return l.used.Load()
+	}
+	return 0
+}
+
+func (t *ticket) dropped() {}
+
+// bind points the ticket to its login. Uses that the one before knows of and the
+// store does not are carried over.
+func (t *ticket) bind(l *login) {
+	if old := t.login.Swap(l); old != nil {
+		l.use(old.used.Load())
+	}
+}
+
+// entry returns the session as requests see it, made once for each state of the
+// login.
+func (t *ticket) entry(s *snapshot) *Entry {
+	if b := t.built.Load(); b != nil && b.of == s {
+		return &b.entry
+	}
+	b := &builtEntry{of: s, entry: Entry{
+		Session:  access.Session{ID: t.Login, Created: s.Created, Expires: s.Expires},
+		Identity: &s.Identity,
+		Origin:   t.Origin,
+	}}
+	t.built.Store(b)
+	return &b.entry
+}
+
+// dataKey opens the data key with the cookie's secret.
+func (t *ticket) dataKey(secret string) ([]byte, error) {
+	return openUnder(secret, forTicket, t.Key, t.place(t.hash))
+}
+
+// login is a login in memory, shared by its tickets.
+type login struct {
+	id   string
+	snap atomic.Pointer[snapshot]
+	// seen is the highest version the store announced. A snapshot below it is
+	// old. gone is above all versions.
+	seen atomic.Uint64
+	// used is the last use, in nanoseconds since 1970.
+	used       atomic.Int64
+	persisting atomic.Bool
+
+	mu      sync.Mutex // for the refresh, see refresh.go
+	flight  *flight
+	retryAt int64
+	failed  int
+}
+
+const gone = math.MaxUint64
+
+// snapshot is a login as the store had it at one version. It never changes.
+type snapshot struct {
+	loginRecord
+	version uint64
+	// The times every request looks at, in nanoseconds since 1970; refreshAt and
+	// due are 0 if the identity is not refreshed.
+	expires, persisted, refreshAt, due int64
+}
+
+func newSnapshot(rec *loginRecord, version uint64) *snapshot {
+	s := &snapshot{loginRecord: *rec, version: version, expires: rec.Expires.UnixNano(), persisted: rec.Used.UnixNano()}
+	if !rec.Due.IsZero() {
+		s.due = rec.Due.UnixNano()
+		s.refreshAt = refreshTime(rec.Issued, rec.Due).UnixNano()
+	}
+	return s
+}
+
+func (l *login) lastUsed() int64 { return l.used.Load() }
+
+// dropped makes tickets that still point here look the login up again: nobody
+// would tell this one about changes any more.
+func (l *login) dropped() { l.seen.Store(gone) }
+
+// current returns the latest state, or nil if it has to be read again.
+func (l *login) current() *snapshot {
+	s := l.snap.Load()
+	if s == nil || s.version < l.seen.Load() {
+		return nil
+	}
+	return s
+}
+
+// announce notes that the store has a version.
+func (l *login) announce(version uint64) {
+	for {
+		seen := l.seen.Load()
+		if version <= seen || l.seen.CompareAndSwap(seen, version) {
+			return
+		}
+	}
+}
+
+// install makes s the state unless a later one is there, and returns the later.
+func (l *login) install(s *snapshot) *snapshot {
+	l.use(s.persisted)
+	for {
+		have := l.snap.Load()
+		if have != nil && have.version >= s.version {
+			return have
+		}
+		if l.snap.CompareAndSwap(have, s) {
+			return s
+		}
+	}
+}
+
+// use moves the last use forward.
+func (l *login) use(at int64) {
+	for {
+		used := l.used.Load()
+		if at <= used || l.used.CompareAndSwap(used, at) {
+			return
+		}
+	}
+}
+
+// touchEvery is how exactly the last use is kept in memory: exact enough, and
+// requests of one session on several cores seldom write the same word.
+func (m *Manager) touchEvery() int64 { return int64(min(time.Second, m.idle/10)) }
+
+// persistEvery is how exactly it is kept in the store. After a restart a session
+// may count as unused for this much too long, never too short.
+func (m *Manager) persistEvery() int64 { return int64(m.idle / 10) }

@@ -1,0 +1,109 @@
+package session
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/doorward/doorward/internal/store"
+)
+
+// rewatch is the pause before a watch that broke off is begun again.
+const rewatch = time.Second
+
+// changeFeed is what the store reports on logins and tickets.
+type changeFeed struct {
+	logins, tickets <-chan store.Change
+	end             context.CancelFunc
+}
+
+func (m *Manager) watch() (feed changeFeed, err error) {
+	ctx, end := context.WithCancel(m.watching)
+	feed.end = end
+	if feed.logins, err = m.store.Watch(ctx, loginPrefix); err == nil {
+		feed.tickets, err = m.store.Watch(ctx, ticketPrefix)
+	}
+	if err != nil {
+		end()
+	}
+	return feed, err
+}
+
+// follow keeps the cache true: what another replica changes or removes is read
+// again or refused. While the store reports nothing, nothing is kept.
+func (m *Manager) follow(feed changeFeed) {
+	for {
+		m.apply(feed)
+		feed.end()
+		m.cache.dropAll(true)
+		if m.watching.Err() != nil {
+			return
+		}
+		m.log.Error("the store stopped reporting changes; every request reads it until it does again")
+		for {
+			if !pause(m.watching, rewatch) {
+				return
+			}
+			var err error
+			if feed, err = m.watch(); err == nil {
+				break
+			}
+			m.log.Warn("the store still reports no changes", "error", err)
+		}
+		m.cache.dropAll(false)
+	}
+}
+
+// apply takes notice of changes until the feed ends.
+func (m *Manager) apply(feed changeFeed) {
+	for {
+		select {
+		case c, ok := <-feed.logins:
+			switch {
+			case !ok:
+				return
+			case c.Lost:
+				m.cache.dropAll(false)
+			default:
+				m.cache.loginChanged(strings.TrimPrefix(c.Key, loginPrefix), c)
+			}
+		case c, ok := <-feed.tickets:
+			switch {
+			case !ok:
+				return
+			case c.Lost:
+				m.cache.dropAll(false)
+			case c.Deleted:
+				m.cache.ticketGone(strings.TrimPrefix(c.Key, ticketPrefix))
+			}
+		}
+	}
+}
+
+func (c *cache) loginChanged(id string, change store.Change) {
+	shard := c.loginShard(id)
+	if change.Deleted {
+		shard.drop(id)
+	} else if l := shard.note(id); l != nil {
+		l.announce(change.Version)
+	}
+}
+
+func (c *cache) ticketGone(written string) {
+	var hash [secretBytes]byte
+	if n, err := encoding.Decode(hash[:], []byte(written)); err == nil && n == len(hash) {
+		c.ticketShard(&hash).drop(hash)
+	}
+}
+
+// pause waits, and reports false if ctx ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,202 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/store"
+)
+
+// Load returns the session that a cookie opens on an origin at a moment, and
+// counts it as used. It refreshes the identity when that is due: in the
+// background while the identity is still good, otherwise waiting up to
+// 5 seconds.
+//
+// The reasons of its errors are LoginRequired (no such ticket, none of this
+// origin, or not readable), SessionExpired, SessionEnded, StoreUnavailable, and
+// ClientGone if ctx ended while the store was asked.
+func (m *Manager) Load(ctx context.Context, secret, origin string, now time.Time) (*Entry, error) {
+	hash, ok := digest(secret)
+	if !ok {
+		return nil, errUnknown
+	}
+	t, _ := m.cache.ticketShard(&hash).get(hash)
+	var l *login
+	var s *snapshot
+	if t != nil {
+		if l = t.login.Load(); l != nil {
+			s = l.current()
+		}
+	}
+	if s == nil {
+		var err error
+		if t, l, s, err = m.find(ctx, hash, secret); err != nil {
+			return nil, err
+		}
+	}
+	if t.Origin != origin {
+		return nil, errUnknown
+	}
+	if err := m.alive(l, s, now); err != nil {
+		return nil, err
+	}
+	m.touch(l, s, now)
+	if s.refreshAt != 0 && now.UnixNano() >= s.refreshAt {
+		var err error
+		if s, err = m.renew(ctx, t, l, s, secret, now); err != nil {
+			return nil, err
+		}
+	}
+	return t.entry(s), nil
+}
+
+// alive checks both lifetimes.
+func (m *Manager) alive(l *login, s *snapshot, now time.Time) error {
+	n := now.UnixNano()
+	if n >= s.expires || n-l.used.Load() >= int64(m.idle) {
+		return errExpired
+	}
+	return nil
+}
+
+// touch notes the use, and has it written to the store now and then.
+func (m *Manager) touch(l *login, s *snapshot, now time.Time) {
+	n := now.UnixNano()
+	if n-l.used.Load() < m.touchEvery() {
+		return
+	}
+	l.use(n)
+	if n-s.persisted < m.persistEvery() || !l.persisting.CompareAndSwap(false, true) {
+		return
+	}
+	select {
+	case m.touches <- struct{}{}:
+	default: // the store is busy; a later use tries again
+		l.persisting.Store(false)
+		return
+	}
+	started := m.background(func() {
+		defer m.touchDone(l)
+		_, err := m.update(m.working, l.id, func(rec *loginRecord) error {
+			if used := time.Unix(0, n).UTC(); used.After(rec.Used) {
+				rec.Used = used
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			m.log.Warn("last use of a session not stored", "session", l.id, "error", err)
+		}
+	})
+	if !started {
+		m.touchDone(l)
+	}
+}
+
+func (m *Manager) touchDone(l *login) {
+	l.persisting.Store(false)
+	<-m.touches
+}
+
+// find reads what the cache does not have. A cookie without a ticket leaves
+// nothing behind: it costs one read and no memory.
+func (m *Manager) find(ctx context.Context, hash [32]byte, secret string) (*ticket, *login, *snapshot, error) {
+	shard := m.cache.ticketShard(&hash)
+	t, count := shard.get(hash)
+	if t == nil {
+		read, err := m.readTicket(ctx, hash, secret)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		t = read
+	}
+	l, s, err := m.resolve(ctx, t.Login)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	t.bind(l)
+	shard.add(hash, t, count)
+	return t, l, s, nil
+}
+
+// readTicket reads a ticket from the store and checks that it was made for this
+// secret and has not been changed. The error is a reason.
+func (m *Manager) readTicket(ctx context.Context, hash [32]byte, secret string) (*ticket, error) {
+	t := &ticket{hash: encoding.EncodeToString(hash[:])}
+	item, err := m.store.Get(ctx, ticketPrefix+t.hash)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, errUnknown
+	}
+	if err == nil {
+		err = decode(item.Value, &t.ticketRecord)
+	}
+	if err == nil {
+		_, err = t.dataKey(secret)
+	}
+	switch {
+	case err == nil:
+		return t, nil
+	case damaged(err):
+		m.log.Error("damaged ticket refused", "ticket", t.hash, "error", err)
+		return nil, access.Becausef(access.LoginRequired, "session: ticket: %w", err)
+	default:
+		return nil, storeError(err)
+	}
+}
+
+// resolve returns a login from the cache or the store. The error is a reason.
+func (m *Manager) resolve(ctx context.Context, id string) (*login, *snapshot, error) {
+	shard := m.cache.loginShard(id)
+	l, count := shard.get(id)
+	if l != nil {
+		if s := l.current(); s != nil {
+			return l, s, nil
+		}
+	}
+	rec, version, err := m.readLogin(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		shard.drop(id)
+		return nil, nil, errEnded
+	case damaged(err):
+		m.log.Error("damaged session refused", "session", id, "error", err)
+		return nil, nil, access.Becausef(access.LoginRequired, "session: login: %w", err)
+	case err != nil:
+		return nil, nil, storeError(err)
+	}
+	l = shard.add(id, &login{id: id}, count)
+	return l, l.install(newSnapshot(rec, version)), nil
+}
+
+// maxTries bounds how often a change is tried that others keep overtaking.
+const maxTries = 32
+
+// update changes a login in the store and in memory, again if somebody else
+// changed it meanwhile. The error is change's own, store.ErrNotFound when the
+// login has ended, or the store's.
+func (m *Manager) update(ctx context.Context, id string, change func(*loginRecord) error) (*snapshot, error) {
+	for range maxTries {
+		rec, version, err := m.readLogin(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if err := change(rec); err != nil {
+			return nil, err
+		}
+		version, err = m.putRecord(ctx, loginPrefix+id, rec, version, rec.Expires.Add(keepAfter))
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		s := newSnapshot(rec, version)
+		if l, _ := m.cache.loginShard(id).get(id); l != nil {
+			l.install(s)
+		}
+		return s, nil
+	}
+	return nil, fmt.Errorf("%w: session %s changes all the time", store.ErrUnavailable, id)
+}
