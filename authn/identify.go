@@ -1,0 +1,75 @@
+package authn
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// CookieName returns the name of the session cookie on origins of a scheme. Over
+// https the prefix makes browsers refuse it from any other host or path. Over
+// plain http, which configuration limits to this machine, they would refuse the
+// prefix itself.
+func CookieName(scheme string) string {
+	if scheme == "https" || scheme == "wss" {
+		return "__Host-doorward"
+	}
+	return "doorward"
+}
+
+// identifySession fills req.Identity and req.Session from the session cookie of
+// r. It is what logins and logouts look at: they are about sessions only.
+func (a *Authenticator) identifySession(r *http.Request, req *access.Request) error {
+	secret := soleCookie(r, CookieName(req.Scheme))
+	if secret == "" {
+		return nil
+	}
+	entry, err := a.sessions.Load(r.Context(), secret, originOf(req), req.Time)
+	if err != nil {
+		switch access.ReasonOf(err) {
+		case access.LoginRequired, access.SessionExpired, access.SessionEnded:
+			return nil
+		}
+		return err
+	}
+	// A provider that was removed from the configuration vouches for nobody.
+	if c := a.clients[entry.Identity.Provider]; c == nil || c.cfg.Issuer != entry.Identity.Issuer {
+		return nil
+	}
+	req.Identity, req.Session = *entry.Identity, entry.Session
+	return nil
+}
+
+// soleCookie returns the value of a cookie that occurs once. If a name occurs
+// with different values, someone on a neighbouring host has planted one of them
+// (cookie tossing); there is no telling which, so none counts. The __Host-
+// prefix rules this out where there is TLS.
+func soleCookie(r *http.Request, name string) string {
+	value := ""
+	for i, cookie := range r.CookiesNamed(name) {
+		if i > 0 && cookie.Value != value {
+			return ""
+		}
+		value = cookie.Value
+	}
+	return value
+}
+
+// setCookie sets a cookie for one host only. A life of zero lasts until the
+// browser closes; a negative one removes the cookie.
+func setCookie(w http.ResponseWriter, origin, name, value string, life time.Duration) {
+	cookie := &http.Cookie{
+		Name: name, Value: value, Path: "/", MaxAge: int(life.Seconds()),
+		Secure: schemeOf(origin) == "https", HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}
+	if life < 0 {
+		cookie.MaxAge = -1
+	}
+	http.SetCookie(w, cookie)
+}
+
+// setSession gives the browser the secret of its session.
+func setSession(w http.ResponseWriter, origin, secret string) {
+	setCookie(w, origin, CookieName(schemeOf(origin)), secret, 0)
+}

@@ -1,0 +1,73 @@
+package authn
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/session"
+	"github.com/doorward/doorward/internal/store"
+)
+
+// loggedInRequest is a request with a live session, without any provider.
+func loggedInRequest(t testing.TB) (*Authenticator, *http.Request, *access.Request, *store.Memory) {
+	t.Helper()
+	clk := newClock()
+	memory := store.NewMemory(clk.now)
+	sessions, err := session.New(session.Options{Store: memory, Now: clk.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sessions.Close(); memory.Close() })
+	a, err := New(Options{
+		Providers: []Provider{corpProvider()}, Owns: func(string) bool { return true },
+		Sessions: sessions, FlowKey: make([]byte, 32), Now: clk.now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, _, err := sessions.Start(t.Context(), session.Start{
+		Identity: access.Identity{Provider: "corp", Issuer: "https://corp.test", Subject: "8f1c"}, Origin: app,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, app+"/", nil)
+	r.Header.Set("Cookie", "theme=dark; "+CookieName("https")+"="+secret+"; lang=de")
+	return a, r, &access.Request{Time: clk.now(), Scheme: "https", Host: "app.corp.test"}, memory
+}
+
+func TestIdentifySaysWhoAndSince(t *testing.T) {
+	a, r, req, _ := loggedInRequest(t)
+	if err := a.Identify(r, req); err != nil {
+		t.Fatal(err)
+	}
+	if req.Identity.User() != "corp:8f1c" || req.Session.ID == "" || !req.Session.Created.Equal(req.Time) || !req.Session.Expires.After(req.Time) {
+		t.Errorf("%+v", req)
+	}
+	if strings.Contains(r.Header.Get("Cookie"), req.Session.ID) {
+		t.Error("the session's name is part of the secret")
+	}
+}
+
+// Not being able to answer is an error, never "nobody" and never a login loop.
+func TestUnreadableStoreIsAnError(t *testing.T) {
+	a, r, req, memory := loggedInRequest(t)
+	memory.Close()
+	r.Header.Set("Cookie", CookieName("https")+"="+strings.Repeat("A", 43))
+	if err := a.Identify(r, req); access.ReasonOf(err) != access.StoreUnavailable || !req.Identity.Nobody() {
+		t.Errorf("%v", err)
+	}
+}
+
+func BenchmarkIdentify(b *testing.B) {
+	a, r, req, _ := loggedInRequest(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := a.Identify(r, req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
