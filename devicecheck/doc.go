@@ -1,0 +1,16 @@
+// Package devicecheck answers the question: on what?
+//
+// It tells which device a request comes from and what its inventory says about
+// it. A device identifies itself by a claim of the visitor's ID token or by a
+// client certificate that chains to the device CA; inventories are read ahead
+// of need into memory, so that Inspect performs no input or output.
+//
+// Every fact is yes, no or unknown, and carries its source and its age.
+// Nothing here turns unknown into no: a device that is missing from an
+// inventory is "not known" only while that inventory can be read. What the
+// facts are worth (profiles, maximum age, outages) is decided in package authz,
+// from access.Device alone, so that a decision can be replayed.
+//
+// The life of an inventory is told by source.go, with one file per kind of
+// source beside it; the life of a request by inspect.go.
+package devicecheck

@@ -1,0 +1,193 @@
+package devicecheck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+const fleetPerPage = 100
+
+// fleetKeys are the members of a host that may be the device's id.
+var fleetKeys = []string{"uuid", "hardware_serial", "hostname"}
+
+// fleetServer is the host list of a Fleet server (osquery).
+type fleetServer struct {
+	*remote
+	key string
+}
+
+func newFleet(s Source, o outside) (*fleetServer, error) {
+	r, err := newRemote(s.URL, o)
+	if err != nil {
+		return nil, err
+	}
+	f := &fleetServer{remote: r, key: s.Key}
+	if f.key == "" {
+		f.key = fleetKeys[0]
+	}
+	f.authorize = func(_ context.Context, _ *pull, header http.Header, _ bool) (bool, error) {
+		header.Set("Authorization", "Bearer "+s.Token.Reveal())
+		return false, nil
+	}
+	return f, nil
+}
+
+// fetch implements fetcher. It asks for pages until one is empty: a server may
+// give fewer hosts per page than it was asked for.
+func (f *fleetServer) fetch(ctx context.Context, have *inventory) (*inventory, error) {
+	p, err := f.begin()
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{} // by the server's own number, which every host has
+	for page := 0; ; page++ {
+		u := f.home.JoinPath("api/v1/fleet/hosts")
+		u.RawQuery = url.Values{
+			"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(fleetPerPage)},
+			"order_key": {"id"}, "order_direction": {"asc"}, "populate_policies": {"true"},
+		}.Encode()
+		body, err := p.page(ctx, u)
+		if err != nil {
+			return nil, err
+		}
+		hosts, fresh := 0, 0
+		_, err = readPage(body, jsonPath{"hosts"}, func(record any) error {
+			hosts++
+			host := record.(map[string]any)
+			number, _ := scalar(host["id"])
+			if number == "" {
+				number, _ = host[f.key].(string)
+			}
+			if !seen[number] {
+				seen[number] = true
+				fresh++
+			}
+			d, err := f.device(host)
+			if err != nil {
+				return err
+			}
+			return p.add(d)
+		})
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", place(u), err)
+		case hosts == 0:
+			return p.done(have)
+		case fresh == 0:
+			return nil, errors.New("the server gives the same hosts again")
+		}
+	}
+}
+
+func (f *fleetServer) device(host map[string]any) (access.Device, error) {
+	id, ok := host[f.key].(string)
+	if !ok {
+		return access.Device{}, fmt.Errorf("a host has no text %q", f.key)
+	}
+	platform := plain(host["platform"])
+	d := access.Device{
+		ID: id, Name: plain(host["hostname"]), OS: fleetOS(platform),
+		DiskEncrypted: fact(host["disk_encryption_enabled"]),
+		Managed:       fleetManaged(jsonPath{"mdm", "enrollment_status"}.in(host)),
+		SeenAt:        fleetSeen(host),
+	}
+	d.OSVersion = fleetVersion(d.OS, plain(host["os_version"]))
+	fleetCompliance(&d, host)
+	return d, nil
+}
+
+// fleetSeen returns the age of the facts: a host that calls in without telling
+// its details is as old as those.
+func fleetSeen(host map[string]any) time.Time {
+	seen := moment(host["seen_time"])
+	if detail, there := host["detail_updated_at"]; there && moment(detail).Before(seen) {
+		return moment(detail)
+	}
+	return seen
+}
+
+// fleetCompliance: a host is compliant if it passes every policy, and there is
+// at least one. A policy that has not run yet is unknown.
+func fleetCompliance(d *access.Device, host map[string]any) {
+	policies, _ := host["policies"].([]any)
+	verdict := access.TriOf(true)
+	if len(policies) == 0 {
+		verdict = access.Unknown
+	}
+	for _, policy := range policies {
+		p, _ := policy.(map[string]any)
+		response, _ := p["response"].(string)
+		name := plain(p["name"])
+		switch response {
+		case "pass":
+		case "fail":
+			verdict = access.No
+			if resolution := plain(p["resolution"]); resolution != "" {
+				name += ": " + resolution
+			}
+			note(d, name)
+		default:
+			if verdict == access.Yes {
+				verdict = access.Unknown
+			}
+			note(d, name+": not checked yet")
+		}
+	}
+	// Where the server's own count of failures says otherwise, nothing is sure.
+	if issues, there := host["issues"]; there && verdict == access.Yes {
+		if failing, _ := scalar(jsonPath{"failing_policies_count"}.in(issues)); failing != "0" {
+			verdict = access.Unknown
+			note(d, "The list of policies and the number of failing ones differ")
+		}
+	}
+	d.Compliant = verdict
+}
+
+func fleetManaged(value any) access.Tri {
+	switch status, _ := value.(string); status {
+	case "On (automatic)", "On (manual)":
+		return access.Yes
+	case "Off":
+		return access.No
+	}
+	return access.Unknown
+}
+
+// fleetOS returns the common name for a platform; distributions of Linux have
+// one each.
+func fleetOS(platform string) string {
+	switch platform {
+	case "ubuntu", "debian", "rhel", "centos", "fedora", "arch", "amzn", "sles", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "pop", "linuxmint", "manjaro", "kali", "nixos":
+		return "linux"
+	case "chrome":
+		return "chromeos"
+	}
+	return normalOS(platform)
+}
+
+// fleetVersion takes the number from a text such as "macOS 15.4". Where there
+// is more than one number, or the marketing number of Windows, it is unknown.
+func fleetVersion(system, text string) string {
+	version := ""
+	for word := range strings.FieldsSeq(text) {
+		if strings.Trim(word, "0123456789.") != "" || !strings.Contains(word, ".") && system != "macos" && system != "ios" && system != "android" {
+			continue
+		}
+		if version != "" {
+			return ""
+		}
+		version = word
+	}
+	if system == "windows" && strings.Count(version, ".") < 2 {
+		return ""
+	}
+	return version
+}

@@ -1,0 +1,192 @@
+package devicecheck
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// httpInventory is any inventory that answers JSON, read by a mapping from the
+// configuration.
+type httpInventory struct {
+	*remote
+	items, next jsonPath
+	paged       bool
+	fields      []mapped
+}
+
+// mapped is a field of ours with the place of its value in a record.
+type mapped struct {
+	*field
+	path    jsonPath
+	yes, no []string
+}
+
+func newHTTP(s Source, o outside) (*httpInventory, error) {
+	r, err := newRemote(s.URL, o)
+	if err != nil {
+		return nil, err
+	}
+	h := &httpInventory{remote: r, paged: s.Next != ""}
+	if h.items, err = parsePath(s.Items); err != nil {
+		return nil, err
+	}
+	if h.next, err = parsePath(s.Next); err != nil {
+		return nil, err
+	}
+	for n := range fields { // in our order, whatever that of the map
+		want, ok := s.Fields[fields[n].name]
+		if !ok {
+			continue
+		}
+		path, err := parsePath(want.Path)
+		if err != nil {
+			return nil, err
+		}
+		h.fields = append(h.fields, mapped{field: &fields[n], path: path, yes: want.Yes, no: want.No})
+	}
+	h.authorize = func(_ context.Context, _ *pull, header http.Header, _ bool) (bool, error) {
+		for name, value := range s.Headers {
+			header.Set(name, value.Reveal())
+		}
+		return false, nil
+	}
+	return h, nil
+}
+
+// fetch implements fetcher.
+func (h *httpInventory) fetch(ctx context.Context, have *inventory) (*inventory, error) {
+	p, err := h.begin()
+	if err != nil {
+		return nil, err
+	}
+	for u := h.home; ; {
+		body, err := p.page(ctx, u)
+		if err != nil {
+			return nil, err
+		}
+		around, err := readPage(body, h.items, func(record any) error {
+			d, err := h.device(record)
+			if err != nil {
+				return err
+			}
+			return p.add(d)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", place(u), err)
+		}
+		if !h.paged {
+			return p.done(have)
+		}
+		link, more, err := nextLink(h.next, around)
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			return p.done(have)
+		}
+		if u, err = u.Parse(link); err != nil {
+			return nil, errors.New("the link to the next page is no URL")
+		}
+	}
+}
+
+// nextLink returns the link to the next page, and whether there is one.
+func nextLink(path jsonPath, around any) (string, bool, error) {
+	switch v := path.in(around).(type) {
+	case nil:
+		return "", false, nil
+	case string:
+		return v, v != "", nil
+	default:
+		return "", false, errors.New("the link to the next page is no text")
+	}
+}
+
+// device reads one record. What is missing or of an unexpected kind stays
+// unknown; without an id, or with a certificate that is none, the answer is not
+// what the mapping was written for.
+func (h *httpInventory) device(record any) (access.Device, error) {
+	var d access.Device
+	for _, f := range h.fields {
+		value := f.path.in(record)
+		if f.name == reasonsField {
+			noteAll(&d, value)
+			continue
+		}
+		text, ok := scalar(value)
+		switch f.name {
+		case "id":
+			if !ok {
+				return d, fmt.Errorf("a record has no text or number %q, its id", strings.Join(f.path, "."))
+			}
+			d.ID = text
+		case "serial", "fingerprint":
+			if text == "" {
+				continue
+			}
+			if err := f.apply(&d, text); err != nil {
+				return d, fmt.Errorf("%s: %w", f.name, err)
+			}
+		case "last_seen":
+			d.SeenAt = moment(value)
+		default:
+			switch {
+			case f.fact:
+				text = f.word(value, text)
+			default:
+				text = plain(text)
+			}
+			if err := f.apply(&d, text); err != nil {
+				return d, fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+	}
+	return d, nil
+}
+
+// word translates a value of the inventory into yes, no, or nothing.
+func (f *mapped) word(value any, text string) string {
+	yes, no := f.yes, f.no
+	if len(yes)+len(no) == 0 {
+		yes, no = []string{"true", "yes"}, []string{"false", "no"}
+	}
+	switch {
+	case value == nil:
+		return ""
+	case slices.Contains(yes, text):
+		return "yes"
+	case slices.Contains(no, text):
+		return "no"
+	}
+	return ""
+}
+
+// scalar returns a text, a number as it was written, or true or false.
+func scalar(value any) (string, bool) {
+	switch v := value.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		return v.String(), true
+	case bool:
+		return fmt.Sprint(v), false // is no id
+	}
+	return "", false
+}
+
+func noteAll(d *access.Device, value any) {
+	list, ok := value.([]any)
+	if !ok {
+		list = []any{value}
+	}
+	for _, reason := range list {
+		note(d, plain(reason))
+	}
+}

@@ -1,0 +1,26 @@
+package devicecheck
+
+import "strings"
+
+// osNames maps the spellings of inventories to the names that access.Device
+// and min_os use. An entry also covers names it begins, as in "Windows 11 Pro".
+var osNames = []struct{ spelling, name string }{
+	{"macos", "macos"}, {"mac os x", "macos"}, {"mac os", "macos"}, {"os x", "macos"}, {"osx", "macos"}, {"darwin", "macos"},
+	{"windows", "windows"}, {"microsoft windows", "windows"}, {"win32", "windows"},
+	{"linux", "linux"}, {"gnu/linux", "linux"},
+	{"ios", "ios"}, {"iphone os", "ios"}, {"ipados", "ios"}, // one product line, numbered alike
+	{"android", "android"},
+	{"chromeos", "chromeos"}, {"chrome os", "chromeos"}, {"cros", "chromeos"},
+}
+
+// normalOS returns the common name of an operating system. A name that is not
+// in the table stays as it is, in lower case, so that min_os can list it.
+func normalOS(value string) string {
+	lower := strings.ToLower(strings.Join(strings.Fields(value), " "))
+	for _, os := range osNames {
+		if rest, ok := strings.CutPrefix(lower, os.spelling); ok && (rest == "" || rest[0] == ' ') {
+			return os.name
+		}
+	}
+	return lower
+}
