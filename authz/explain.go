@@ -1,0 +1,240 @@
+package authz
+
+import (
+	"slices"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// A Tree tells how a decision came about: every rule of the route with every
+// condition, also those the decision did not depend on.
+type Tree struct {
+	Request  TreeRequest     `json:"request"`
+	Decision access.Decision `json:"decision"`
+	// Rules are all rules of the route: public, deny, allow.
+	Rules []TreeRule `json:"rules,omitempty"`
+	// Requires are all demands of the route.
+	Requires []TreeRequire `json:"requires,omitempty"`
+	// Change is the smallest change that would allow the request, one step each.
+	Change []string `json:"change,omitempty"`
+}
+
+// TreeRequest names what was decided on.
+type TreeRequest struct {
+	Method string `json:"method,omitempty"`
+	URL    string `json:"url"`
+	Route  string `json:"route,omitempty"`
+	User   string `json:"user"`
+}
+
+// Result is the answer of a rule or a condition.
+type Result string
+
+// The answers. For a deny rule, Hit and Unknown refuse.
+const (
+	Hit     Result = "hit"
+	Miss    Result = "miss"
+	Unknown Result = "unknown"
+	// Idle marks a demand that does not concern the request.
+	Idle Result = "does not apply"
+)
+
+// TreeRule is one rule and its answer.
+type TreeRule struct {
+	// Rule is kind and name: "deny/no-deletes".
+	Rule   string `json:"rule"`
+	Result Result `json:"result"`
+	// Report is set for rules that only report.
+	Report     bool            `json:"report,omitempty"`
+	Conditions []TreeCondition `json:"conditions"`
+}
+
+// TreeCondition is one condition and its answer.
+type TreeCondition struct {
+	Condition string `json:"condition"`
+	Result    Result `json:"result"`
+	Want      string `json:"want,omitempty"`
+	Got       string `json:"got,omitempty"`
+}
+
+// TreeRequire is one `require` of the configuration and what it misses.
+type TreeRequire struct {
+	// Require is its path: "routes[0].rules[1].require".
+	Require string          `json:"require"`
+	Result  Result          `json:"result"`
+	Device  string          `json:"device,omitempty"`
+	Missing []TreeCondition `json:"missing,omitempty"`
+}
+
+// Explain decides exactly as Decide does, by the same walk, and tells why.
+func (p *Policy) Explain(req *access.Request) (access.Decision, *Tree) {
+	rec := &recorder{rules: map[*rule]TreeRule{}, conditions: map[*rule][]TreeCondition{}}
+	d := p.walk(req, rec)
+	tree := &Tree{Decision: d}
+	if p == nil || req == nil {
+		return d, tree
+	}
+	tree.Request = TreeRequest{Method: req.Method, URL: req.Origin() + req.Path, Route: req.Route, User: userName(&req.Identity)}
+	rt := p.routes[req.Route]
+	if rt == nil {
+		tree.Change = []string{"use an address that a route publishes"}
+		return d, tree
+	}
+	rec.complete(rt, req)
+	for _, r := range rt.all() {
+		tree.Rules = append(tree.Rules, rec.rules[r])
+	}
+	tree.Requires = rec.demands
+	tree.Change = rec.change(p, rt, req, d)
+	return d, tree
+}
+
+// recorder notes what a walk sees. All its methods accept a nil recorder, which
+// notes nothing and costs nothing.
+type recorder struct {
+	rules      map[*rule]TreeRule
+	conditions map[*rule][]TreeCondition
+	demands    []TreeRequire
+	needs      []access.Need
+	required   bool // step 6 has been reached
+}
+
+func (rec *recorder) condition(r *rule, c condition, answer access.Tri, req *access.Request) {
+	if rec == nil {
+		return
+	}
+	if _, unwritten := c.(onlyPeople); unwritten && answer == access.Yes {
+		return // worth a line only where it keeps a machine out
+	}
+	want, got := c.describe(req)
+	rec.conditions[r] = append(rec.conditions[r], TreeCondition{Condition: c.key(), Result: resultOf(answer), Want: want, Got: got})
+}
+
+func (rec *recorder) rule(r *rule, answer access.Tri) {
+	if rec == nil {
+		return
+	}
+	rec.rules[r] = TreeRule{Rule: r.name, Result: resultOf(answer), Conditions: rec.conditions[r]}
+}
+
+func (rec *recorder) demand(d *demand, applies bool, req *access.Request) {
+	if rec == nil {
+		return
+	}
+	line := TreeRequire{Require: d.path, Result: Idle}
+	if d.device != nil {
+		line.Device = d.device.name
+	}
+	if applies {
+		var needs []access.Need
+		if d.device != nil {
+			needs = d.device.missing(req, nil)
+		}
+		var gap loginGap
+		gap.check(&d.login, &req.Identity.Login, req.Time)
+		line.Result = Hit
+		for _, need := range append(needs, gap.needs(d.login, req)...) {
+			line.Result = Miss
+			line.Missing = append(line.Missing, TreeCondition{Condition: string(need.Reason), Result: Miss, Want: need.Want, Got: need.Got})
+		}
+	}
+	rec.demands = append(rec.demands, line)
+}
+
+func (rec *recorder) missing(needs []access.Need) {
+	if rec != nil {
+		rec.needs, rec.required = needs, true
+	}
+}
+
+// complete takes the steps that the walk had no reason to take.
+func (rec *recorder) complete(rt *route, req *access.Request) {
+	for _, r := range rt.all() {
+		if _, seen := rec.rules[r]; !seen {
+			r.test(req, rec)
+		}
+	}
+	if !rec.required {
+		rt.missing(req, rec)
+	}
+	for _, reported := range [][]rule{rt.reportedDeny, rt.reportedAllow} {
+		for i := range reported {
+			line := rec.rules[&reported[i]]
+			line.Report = true
+			rec.rules[&reported[i]] = line
+		}
+	}
+}
+
+// all lists the rules of the route, enforced ones first within a kind.
+func (rt *route) all() (list []*rule) {
+	for _, rules := range [][]rule{rt.public, rt.deny, rt.reportedDeny, rt.allow, rt.reportedAllow} {
+		for i := range rules {
+			list = append(list, &rules[i])
+		}
+	}
+	return list
+}
+
+// change tells what would have to be different for the request to pass.
+func (rec *recorder) change(p *Policy, rt *route, req *access.Request, d access.Decision) (steps []string) {
+	switch {
+	case d.Outcome == access.Allow:
+		return nil
+	case req.Fault != "":
+		return []string{"try again once the facts can be gathered: " + string(req.Fault)}
+	case req.Credential.Problem != "":
+		return []string{"send another access token: " + string(req.Credential.Problem)}
+	case !p.knows(&req.Identity):
+		return []string{"log in" + demandText(rt.loginDemand(req))}
+	}
+	for i := range rt.deny {
+		if line := rec.rules[&rt.deny[i]]; line.Result != Miss {
+			steps = append(steps, escape(line))
+		}
+	}
+	if !slices.ContainsFunc(rt.allow, func(r rule) bool { return r.test(req, nil) == access.Yes }) {
+		if nearest := rt.notAllowed(req).Nearest; nearest != nil {
+			for _, miss := range nearest.Missing {
+				steps = append(steps, "for "+nearest.Rule+": "+miss.Condition+" "+wantGot(miss.Want, miss.Got))
+			}
+		} else {
+			steps = append(steps, "an allow rule that is enforced")
+		}
+	}
+	for _, need := range rec.needs {
+		step := string(need.Reason)
+		if need.Profile != "" {
+			step = "for device profile " + need.Profile + ": " + step
+		}
+		steps = append(steps, step+" "+wantGot(need.Want, need.Got))
+	}
+	return steps
+}
+
+// escape tells how a request gets out of a deny rule: one condition suffices.
+func escape(line TreeRule) string {
+	text := line.Rule + " must not match; any one of these is enough:"
+	for i, c := range line.Conditions {
+		if i > 0 {
+			text += ";"
+		}
+		if c.Result == Unknown {
+			text += " " + c.Condition + " is known (" + c.Got + ")"
+			continue
+		}
+		text += " another answer to " + c.Condition + " " + wantGot(c.Want, c.Got)
+	}
+	return text
+}
+
+func resultOf(answer access.Tri) Result {
+	switch answer {
+	case access.Yes:
+		return Hit
+	case access.No:
+		return Miss
+	default:
+		return Unknown
+	}
+}

@@ -1,0 +1,194 @@
+package authz
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Random policies and requests over a small world, so that they often meet.
+var (
+	worldGlobs    = []string{"/**", "/a", "/a/**", "/*/b", "/**/c", "/a*"}
+	worldPaths    = []string{"/", "/a", "/a/b", "/x/b", "/a/x/c", "/ab"}
+	worldMethods  = []string{"GET", "POST", "DELETE"}
+	worldNetworks = []string{"10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"}
+	worldUsers    = []string{"corp:u1", "corp:u2", "partners:u1"}
+	worldGroups   = []string{"g1", "g2", "g3"}
+)
+
+func drawSome(t *rapid.T, label string, from []string, chance int) []string {
+	if rapid.IntRange(1, chance).Draw(t, label+"?") > 1 {
+		return nil
+	}
+	return rapid.SliceOfNDistinct(rapid.SampledFrom(from), 1, 2, rapid.ID).Draw(t, label)
+}
+
+func drawRule(t *rapid.T, name string, allow bool) access.Rule {
+	r := access.Rule{Name: name}
+	if rapid.IntRange(0, 3).Draw(t, "mode") == 0 {
+		r.Mode = access.Report
+	}
+	r.Groups = drawSome(t, "groups", worldGroups, 2)
+	r.Users = drawSome(t, "users", worldUsers, 4)
+	r.Providers = drawSome(t, "providers", []string{"corp", "partners"}, 4)
+	if rapid.IntRange(0, 3).Draw(t, "claims") == 0 {
+		r.Claims = map[string][]string{rapid.SampledFrom([]string{"level", "roles", "flag"}).Draw(t, "claim"): {"2", "dev", "true"}}
+	}
+	drawMachines(t, &r)
+	if allow {
+		r.AnyUser = len(r.Groups)+len(r.Users)+len(r.Providers)+len(r.Claims) == 0 && !namesMachines(&r)
+	}
+	r.Methods = drawSome(t, "methods", worldMethods, 3)
+	r.Paths = drawSome(t, "paths", worldGlobs, 2)
+	r.Networks = drawSome(t, "networks", worldNetworks, 4)
+	if rapid.IntRange(0, 4).Draw(t, "cel") == 0 {
+		r.When = rapid.SampledFrom(keys(expressions)).Draw(t, "when")
+	}
+	if rapid.IntRange(0, 6).Draw(t, "cel") == 0 {
+		r.Unless = rapid.SampledFrom(keys(expressions)).Draw(t, "unless")
+	}
+	if !allow && len(r.Groups)+len(r.Users)+len(r.Providers)+len(r.Claims)+len(r.Methods)+len(r.Paths)+len(r.Networks)+len(r.When)+len(r.Unless) == 0 && !namesMachines(&r) {
+		r.Methods = []string{"DELETE"}
+	}
+	return r
+}
+
+func drawLoginRequire(t *rapid.T) (l access.LoginRequire) {
+	if rapid.IntRange(0, 2).Draw(t, "acr") == 0 {
+		l.ACR = []string{"phr"}
+	}
+	l.AMR = drawSome(t, "amr", []string{"mfa", "hwk"}, 3)
+	l.MaxAge = access.Duration(rapid.SampledFrom([]time.Duration{0, 0, 5 * time.Minute, time.Hour}).Draw(t, "max_age"))
+	return l
+}
+
+func drawRequire(t *rapid.T) access.Require {
+	return access.Require{Device: rapid.SampledFrom([]string{"", "", "p1", "p2", "p3"}).Draw(t, "device"), Login: drawLoginRequire(t)}
+}
+
+func drawProfile(t *rapid.T, others ...string) (p access.Profile) {
+	p.All = rapid.SliceOfNDistinct(rapid.SampledFrom(append(checkNames(), others...)), 1, 3, rapid.ID).Draw(t, "all")
+	if rapid.Bool().Draw(t, "min_os") {
+		p.MinOS = map[string]string{"macos": rapid.SampledFrom([]string{"14", "15"}).Draw(t, "macos")}
+	}
+	p.MaxAge = access.Duration(rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "profile age"))
+	return p
+}
+
+func drawDevicePolicy(t *rapid.T) access.DevicePolicy {
+	return access.DevicePolicy{
+		Profiles:      map[string]access.Profile{"p1": drawProfile(t), "p2": drawProfile(t, "p1"), "p3": drawProfile(t, "p1", "p2")},
+		MaxAge:        access.Duration(rapid.SampledFrom([]time.Duration{0, 2 * time.Hour}).Draw(t, "devices age")),
+		OnUnavailable: access.OnUnavailable{UseLastKnown: access.Duration(rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "last known"))},
+	}
+}
+
+func drawInput(t *rapid.T) Input {
+	in := Input{
+		Providers: []string{"corp", "partners"}, Devices: drawDevicePolicy(t), Defaults: access.Defaults{Require: drawRequire(t)},
+		Groups: map[string]access.Group{
+			"g1": {Provider: "corp", ClaimGroups: []string{"eng", "ops"}},
+			"g2": {Provider: "partners", ClaimGroups: []string{"eng"}},
+			"g3": {Users: []string{"corp:u2"}},
+		},
+	}
+	for i := range 2 {
+		rt := access.Route{ID: fmt.Sprint("r", i), Require: drawRequire(t)}
+		for j := range rapid.IntRange(1, 3).Draw(t, "allows") {
+			rt.Allow = append(rt.Allow, drawRule(t, fmt.Sprint("allow", j), true))
+		}
+		rt.Allow[0].Mode = access.Enforce
+		for j := range rapid.IntRange(0, 2).Draw(t, "denies") {
+			rt.Deny = append(rt.Deny, drawRule(t, fmt.Sprint("deny", j), false))
+		}
+		if rapid.IntRange(0, 3).Draw(t, "public") == 0 {
+			rt.Public = []access.Public{{Name: "public", Methods: []string{"GET"}, Paths: []string{rapid.SampledFrom(worldGlobs[1:]).Draw(t, "open")}, Networks: drawSome(t, "from", worldNetworks, 3)}}
+		}
+		if stricter := (access.Stricter{Paths: drawSome(t, "stricter", worldGlobs, 2), Require: drawRequire(t)}); stricter.Require.Device != "" || !stricter.Require.Login.IsZero() {
+			rt.Rules = []access.Stricter{stricter}
+		}
+		if rapid.IntRange(0, 3).Draw(t, "exception") == 0 && in.Defaults.Require.Device != "" {
+			rt.Exceptions.Device = "ticket 42"
+		}
+		in.Routes = append(in.Routes, rt)
+	}
+	return in
+}
+
+func drawTri(t *rapid.T, label string) access.Tri {
+	return rapid.SampledFrom([]access.Tri{access.Yes, access.Yes, access.Yes, access.Yes, access.No, access.Unknown}).Draw(t, label)
+}
+
+func drawTime(t *rapid.T, label string) time.Time {
+	ago := rapid.SampledFrom([]time.Duration{time.Minute, time.Minute, 5 * time.Minute, time.Hour, time.Hour + 1, 25 * time.Hour, -time.Minute, -time.Hour, 0}).Draw(t, label)
+	if ago == 0 {
+		return time.Time{}
+	}
+	return noon.Add(-ago)
+}
+
+func drawDevice(t *rapid.T) access.Device {
+	if rapid.IntRange(0, 5).Draw(t, "device") == 0 {
+		return access.Device{}
+	}
+	d := access.Device{
+		ID: rapid.SampledFrom([]string{"d", "d", "d", ""}).Draw(t, "id"), Source: rapid.SampledFrom([]string{"inv", "inv", ""}).Draw(t, "source"),
+		Known: drawTri(t, "known"), Managed: drawTri(t, "managed"), Compliant: drawTri(t, "compliant"), DiskEncrypted: drawTri(t, "disk"),
+		Jailbroken: rapid.SampledFrom([]access.Tri{access.No, access.No, access.Yes, access.Unknown}).Draw(t, "jailbroken"),
+		OS:         rapid.SampledFrom([]string{"macos", "macos", "linux", ""}).Draw(t, "os"),
+		OSVersion:  rapid.SampledFrom([]string{"16", "15", "13", ""}).Draw(t, "version"),
+		SeenAt:     drawTime(t, "seen"),
+	}
+	if rapid.IntRange(0, 4).Draw(t, "failing") == 0 {
+		d.SourceFailingSince = drawTime(t, "failing since")
+		if d.SourceFailingSince.After(noon) {
+			d.SourceFailingSince = noon
+		}
+	}
+	if rapid.IntRange(0, 9).Draw(t, "problem") == 0 {
+		d.Problem = access.DeviceMismatch
+	}
+	return d
+}
+
+func drawRequest(t *rapid.T) *access.Request {
+	req := &access.Request{
+		Time: noon, Scheme: "https", Host: "app.example.com", Route: rapid.SampledFrom([]string{"r0", "r0", "r1", "r1", "r1", "r1", "none"}).Draw(t, "route"),
+		Method: rapid.SampledFrom(worldMethods).Draw(t, "method"), Path: rapid.SampledFrom(worldPaths).Draw(t, "path"), Device: drawDevice(t),
+	}
+	if ip := rapid.SampledFrom([]string{"10.1.2.3", "10.9.9.9", "192.0.2.1", "2001:db8::1", ""}).Draw(t, "ip"); ip != "" {
+		req.Network.IP = netip.MustParseAddr(ip)
+	}
+	if rapid.IntRange(0, 19).Draw(t, "fault") == 0 {
+		req.Fault = access.StoreUnavailable
+	}
+	if rapid.IntRange(0, 19).Draw(t, "credential") == 19 {
+		req.Credential.Problem = access.TokenExpired
+	}
+	if rapid.IntRange(0, 9).Draw(t, "nobody") == 0 {
+		return req
+	}
+	drawWorkload(t, &req.Identity)
+	id := &req.Identity
+	id.Provider, id.Issuer = rapid.SampledFrom([]string{"corp", "corp", "partners", "gone"}).Draw(t, "provider"), "https://issuer.example.com"
+	id.Subject = rapid.SampledFrom([]string{"u1", "u2", "u3"}).Draw(t, "sub")
+	id.Email = rapid.SampledFrom([]string{"a@example.com", ""}).Draw(t, "email")
+	id.Groups = rapid.SliceOfDistinct(rapid.SampledFrom([]string{"eng", "ops", "all"}), rapid.ID).Draw(t, "claimed")
+	id.GroupsIncomplete = rapid.IntRange(0, 3).Draw(t, "incomplete") == 0
+	id.Claims = map[string]any{}
+	values := map[string][]any{"level": {1.0, 2.0}, "roles": {[]any{"dev", "x"}, []any{}}, "flag": {true, false}}
+	for _, name := range keys(values) {
+		if rapid.Bool().Draw(t, name+"?") {
+			id.Claims[name] = rapid.SampledFrom(values[name]).Draw(t, name)
+		}
+	}
+	id.Login = access.Login{Time: drawTime(t, "auth_time"), ACR: rapid.SampledFrom([]string{"", "phr", "phrh", "0"}).Draw(t, "login acr")}
+	id.Login.AMR = slices.Clone(rapid.SampledFrom([][]string{nil, {"pwd"}, {"mfa", "pwd"}, {"hwk", "mfa"}}).Draw(t, "login amr"))
+	id.Normalize()
+	return req
+}

@@ -1,0 +1,370 @@
+package authz
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// reference decides straight from the configuration, slowly and without any of
+// the compiled forms, so that both can only agree by meaning the same.
+type reference struct{ in Input }
+
+func (ref reference) decide(req *access.Request) (access.Outcome, access.Reason, string) {
+	i := slices.IndexFunc(ref.in.Routes, func(r access.Route) bool { return r.ID == req.Route })
+	switch {
+	case req.Fault != "":
+		return access.Deny, req.Fault, ""
+	case i < 0:
+		return access.Deny, access.NoRoute, ""
+	}
+	rt := ref.in.Routes[i]
+	for _, public := range rt.Public {
+		if ref.rule(access.Rule{Methods: public.Methods, Paths: public.Paths, Networks: public.Networks}, req) == access.Yes {
+			return access.Allow, access.PublicRoute, "public/" + public.Name
+		}
+	}
+	if req.Credential.Problem != "" {
+		return access.Deny, req.Credential.Problem, ""
+	}
+	if req.Identity.User() == "" || !slices.Contains(ref.in.Providers, req.Identity.Provider) {
+		return access.Challenge, access.LoginRequired, ""
+	}
+	for _, rule := range rt.Deny {
+		if rule.Mode != access.Report && ref.rule(rule, req) != access.No {
+			return access.Deny, access.DeniedByRule, "deny/" + rule.Name
+		}
+	}
+	allowed, reason := "", access.NotAllowed
+	for _, rule := range rt.Allow {
+		if rule.Mode == access.Report {
+			continue
+		}
+		if !ref.mayName(rule, &req.Identity) {
+			continue
+		}
+		if ref.rule(rule, req) == access.Yes && allowed == "" {
+			allowed = "allow/" + rule.Name
+		}
+		// Would it allow, had the provider not withheld groups?
+		generous := rule
+		generous.Groups = nil
+		if req.Identity.GroupsIncomplete && len(rule.Groups) > 0 && ref.groups(rule.Groups, &req.Identity) == access.Unknown && ref.rule(generous, req) == access.Yes {
+			reason = access.GroupsUnknown
+		}
+	}
+	if allowed == "" {
+		return access.Deny, reason, ""
+	}
+	if device, login := ref.requirements(rt, req); device != "" || login != "" {
+		if device == "" {
+			device = login
+		}
+		return access.Challenge, device, ""
+	}
+	return access.Allow, access.Allowed, allowed
+}
+
+func (ref reference) rule(r access.Rule, req *access.Request) access.Tri {
+	id := &req.Identity
+	var answers []access.Tri
+	if len(r.Groups) > 0 {
+		answers = append(answers, ref.groups(r.Groups, id))
+	}
+	if len(r.Users) > 0 {
+		answers = append(answers, access.TriOf(slices.Contains(r.Users, id.User())))
+	}
+	if len(r.Providers) > 0 {
+		answers = append(answers, access.TriOf(slices.Contains(r.Providers, id.Provider)))
+	}
+	answers = append(answers, referenceMachine(r, id)...)
+	for name, accept := range r.Claims {
+		text := fmt.Sprint(id.Claims[name])
+		if list, ok := id.Claims[name].([]any); ok {
+			hit := false
+			for _, member := range list {
+				hit = hit || slices.Contains(accept, fmt.Sprint(member))
+			}
+			answers = append(answers, access.TriOf(hit))
+			continue
+		}
+		answers = append(answers, access.TriOf(slices.Contains(accept, text)))
+	}
+	if len(r.Methods) > 0 {
+		answers = append(answers, access.TriOf(slices.Contains(r.Methods, req.Method)))
+	}
+	if len(r.Paths) > 0 {
+		hit := slices.ContainsFunc(r.Paths, func(g string) bool { return globRegexp(g).MatchString(req.Path) })
+		answers = append(answers, access.TriOf(hit))
+	}
+	if len(r.Networks) > 0 {
+		hit := slices.ContainsFunc(r.Networks, func(n string) bool { return netip.MustParsePrefix(n).Contains(req.Network.IP) })
+		answer := access.TriOf(hit)
+		if !req.Network.IP.IsValid() {
+			answer = access.Unknown
+		}
+		answers = append(answers, answer)
+	}
+	if r.When != "" {
+		answers = append(answers, ref.expression(r.When, req))
+	}
+	if r.Unless != "" {
+		answer := ref.expression(r.Unless, req)
+		if answer != access.Unknown {
+			answer = access.TriOf(answer == access.No)
+		}
+		answers = append(answers, answer)
+	}
+	switch {
+	case slices.Contains(answers, access.No):
+		return access.No
+	case slices.Contains(answers, access.Unknown):
+		return access.Unknown
+	default:
+		return access.Yes
+	}
+}
+
+func (ref reference) groups(names []string, id *access.Identity) access.Tri {
+	unknown := false
+	for _, name := range names {
+		g := ref.in.Groups[name]
+		if slices.Contains(g.Users, id.User()) {
+			return access.Yes
+		}
+		if g.Provider != id.Provider {
+			continue
+		}
+		for _, c := range g.ClaimGroups {
+			if slices.Contains(id.Groups, c) {
+				return access.Yes
+			}
+			unknown = unknown || id.GroupsIncomplete
+		}
+	}
+	if unknown {
+		return access.Unknown
+	}
+	return access.No
+}
+
+// expressions are what random rules may say, with the same in Go.
+var expressions = map[string]func(*access.Request) access.Tri{
+	"user.email == 'a@example.com'": func(r *access.Request) access.Tri { return access.TriOf(r.Identity.Email == "a@example.com") },
+	"claims.level == 2": func(r *access.Request) access.Tri {
+		level, ok := r.Identity.Claims["level"]
+		if !ok {
+			return access.Unknown
+		}
+		return access.TriOf(level == 2.0)
+	},
+	"request.path.startsWith('/a')": func(r *access.Request) access.Tri { return access.TriOf(strings.HasPrefix(r.Path, "/a")) },
+}
+
+func (reference) expression(source string, req *access.Request) access.Tri {
+	return expressions[source](req)
+}
+
+// requirements returns the first device reason and the first login reason, where
+// there is only one candidate for "first"; otherwise any of the kind.
+func (ref reference) requirements(rt access.Route, req *access.Request) (device, login access.Reason) {
+	var list []access.Require
+	for _, s := range rt.Rules {
+		if ref.rule(access.Rule{Methods: s.Methods, Paths: s.Paths}, req) == access.Yes {
+			list = append(list, s.Require)
+		}
+	}
+	general := ref.in.Defaults.Require
+	if rt.Exceptions.Device != "" {
+		general.Device = ""
+	}
+	if rt.Exceptions.Login != "" {
+		general.Login = access.LoginRequire{}
+	}
+	list = append(list, rt.Require, general)
+	var acr, amr, age bool
+	for _, r := range list {
+		if r.Device != "" && device == "" {
+			device = ref.profile(r.Device, req, ref.in.Devices.MaxAge.Or(24*time.Hour))
+		}
+		have := req.Identity.Login
+		strong := have.ACR == "phrh" && slices.Contains(r.Login.ACR, "phr")
+		acr = acr || len(r.Login.ACR) > 0 && !strong && !slices.Contains(r.Login.ACR, have.ACR)
+		used := slices.ContainsFunc(have.AMR, func(m string) bool { return slices.Contains(r.Login.AMR, m) })
+		amr = amr || len(r.Login.AMR) > 0 && !used
+		old := have.Time.IsZero() || have.Time.Before(req.Time.Add(-r.Login.MaxAge.Std())) || have.Time.After(req.Time.Add(time.Minute))
+		age = age || r.Login.MaxAge > 0 && old
+	}
+	switch {
+	case acr:
+		login = access.ACRInsufficient
+	case amr:
+		login = access.AMRInsufficient
+	case age:
+		login = access.LoginTooOld
+	}
+	return device, login
+}
+
+// profile returns the first reason why the device does not pass, by recursion.
+func (ref reference) profile(name string, req *access.Request, maxAge time.Duration) access.Reason {
+	source := ref.in.Devices.Profiles[name]
+	dev := &req.Device
+	failing := dev.SourceFailingSince
+	if age := ref.strictestAge(name); age < maxAge {
+		maxAge = age
+	}
+	switch {
+	case dev.Problem != "":
+		return dev.Problem
+	case dev.ID == "":
+		return access.DeviceMissing
+	case dev.Known == access.No:
+		return access.DeviceUnknown
+	case dev.Known == access.Unknown && dev.Source == "":
+		if !failing.IsZero() {
+			return access.DeviceSourceUnavailable
+		}
+		return access.DeviceUnknown
+	case !failing.IsZero() && ref.in.Devices.OnUnavailable.UseLastKnown == 0,
+		!failing.IsZero() && failing.Add(ref.in.Devices.OnUnavailable.UseLastKnown.Std()).Before(req.Time):
+		return access.DeviceSourceUnavailable
+	case dev.SeenAt.IsZero(), dev.SeenAt.Add(maxAge).Before(req.Time), dev.SeenAt.After(req.Time.Add(5 * time.Minute)):
+		return access.DeviceFactsTooOld
+	}
+	facts := map[string]struct {
+		have   access.Tri
+		reason access.Reason
+	}{
+		"known": {dev.Known, access.DeviceUnknown}, "managed": {dev.Managed, access.DeviceNotManaged}, "compliant": {dev.Compliant, access.DeviceNotCompliant},
+		"disk_encrypted": {dev.DiskEncrypted, access.DeviceNotEncrypted},
+		"not_jailbroken": {map[access.Tri]access.Tri{access.Yes: access.No, access.No: access.Yes}[dev.Jailbroken], access.DeviceJailbroken},
+	}
+	for _, item := range source.All {
+		fact, isCheck := facts[item]
+		switch {
+		case !isCheck:
+			if reason := ref.profile(item, req, maxAge); reason != "" {
+				return reason
+			}
+		case fact.have == access.Unknown:
+			return access.DeviceFactMissing
+		case fact.have == access.No:
+			return fact.reason
+		}
+	}
+	if len(source.MinOS) == 0 {
+		return ""
+	}
+	oldest, listed := source.MinOS[dev.OS]
+	var have, want int
+	switch {
+	case dev.OS == "":
+		return access.DeviceFactMissing
+	case !listed:
+		return access.DeviceOSTooOld
+	case dev.OSVersion == "":
+		return access.DeviceFactMissing
+	}
+	fmt.Sscan(dev.OSVersion, &have)
+	fmt.Sscan(oldest, &want)
+	if have < want {
+		return access.DeviceOSTooOld
+	}
+	return ""
+}
+
+// strictestAge is the least maximum age among a profile and all it includes.
+func (ref reference) strictestAge(name string) time.Duration {
+	source := ref.in.Devices.Profiles[name]
+	age := source.MaxAge.Or(ref.in.Devices.MaxAge.Or(24 * time.Hour))
+	for _, item := range source.All {
+		if _, ok := ref.in.Devices.Profiles[item]; ok {
+			age = min(age, ref.strictestAge(item))
+		}
+	}
+	return age
+}
+
+// sameKind treats reasons as equal that only differ in which of several device
+// failures is named first.
+func sameKind(a, b access.Reason) bool { return a == b || a.AboutDevice() && b.AboutDevice() }
+
+func TestDecideAgreesWithTheReference(t *testing.T) {
+	cases := map[access.Reason]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		in := drawInput(t)
+		p, faults := Compile(in)
+		if len(faults) > 0 {
+			t.Fatalf("the generator made a faulty policy: %q", faults)
+		}
+		for range 100 {
+			req := drawRequest(t)
+			outcome, reason, rule := reference{in}.decide(req)
+			d := p.Decide(req)
+			if d.Outcome != outcome || !sameKind(d.Reason, reason) || d.Rule != rule {
+				t.Fatalf("got %s %s %q, the reference says %s %s %q\n%+v\n%+v", d.Outcome, d.Reason, d.Rule, outcome, reason, rule, in.Routes, req)
+			}
+			if explained, tree := p.Explain(req); !reflect.DeepEqual(explained, d) {
+				t.Fatalf("Explain says %+v, Decide %+v", explained, d)
+			} else if (d.Outcome == access.Allow) != (len(tree.Change) == 0) {
+				t.Fatalf("%s with changes %q", d.Outcome, tree.Change)
+			}
+			if d.Outcome == access.Challenge && (len(d.Needs) == 0 || d.Needs[0].Reason != d.Reason) {
+				t.Fatalf("a challenge without what is needed: %+v", d)
+			}
+			ref := reference{in}
+			checkShadow(t, ref, req, d)
+			cases[d.Reason]++
+		}
+	})
+	for _, reason := range []access.Reason{access.Allowed, access.PublicRoute, access.LoginRequired, access.DeniedByRule, access.NotAllowed, access.GroupsUnknown, access.DeviceMissing, access.LoginTooOld} {
+		if cases[reason] == 0 {
+			t.Errorf("the random cases never reached %s: %v", reason, cases)
+		}
+	}
+}
+
+// checkShadow enforces each reporting rule alone and compares.
+func checkShadow(t *rapid.T, ref reference, req *access.Request, d access.Decision) {
+	var want []access.Shadow
+	for i, rt := range ref.in.Routes {
+		if rt.ID != req.Route {
+			continue
+		}
+		for _, kind := range []string{"deny", "allow"} {
+			rules := map[string][]access.Rule{"deny": rt.Deny, "allow": rt.Allow}[kind]
+			for j := range rules {
+				if rules[j].Mode != access.Report {
+					continue
+				}
+				trial := ref
+				trial.in.Routes = slices.Clone(ref.in.Routes)
+				enforced := slices.Clone(rules)
+				enforced[j].Mode = access.Enforce
+				if kind == "deny" {
+					trial.in.Routes[i].Deny = enforced
+				} else {
+					trial.in.Routes[i].Allow = enforced
+				}
+				if outcome, reason, _ := trial.decide(req); outcome != d.Outcome {
+					want = append(want, access.Shadow{Rule: kind + "/" + rules[j].Name, Outcome: outcome, Reason: reason})
+				}
+			}
+		}
+	}
+	same := slices.EqualFunc(want, d.Shadow, func(a, b access.Shadow) bool {
+		return a.Rule == b.Rule && a.Outcome == b.Outcome && sameKind(a.Reason, b.Reason)
+	})
+	if !same {
+		t.Fatalf("shadow %+v, the reference says %+v", d.Shadow, want)
+	}
+}
