@@ -1,0 +1,81 @@
+package admin
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// DefaultListen is where the admin listener listens unless told otherwise.
+const DefaultListen = "127.0.0.1:9901"
+
+// Config is the section `server.admin` of the configuration file.
+type Config struct {
+	// Listen is the address of the listener for health checks, metrics and
+	// status, apart from visitors: `127.0.0.1:9901` (the default), or `:9901` in
+	// a container. It has no login of its own: keep it off public networks.
+	Listen string `yaml:"listen"`
+	// Hosts lists further names under which the listener may be asked, such as
+	// `doorward.ops.internal`. IP addresses, localhost and a name in `listen`
+	// always work; any other name is refused, so that no web page can reach the
+	// listener through a browser (DNS rebinding).
+	Hosts []string `yaml:"hosts"`
+}
+
+// Address returns where to listen.
+func (c *Config) Address() string {
+	if c.Listen == "" {
+		return DefaultListen
+	}
+	return c.Listen
+}
+
+// Validate reports every mistake in the section.
+func (c *Config) Validate(f access.Faults) {
+	at := f.At("listen")
+	if _, port, err := net.SplitHostPort(c.Address()); err != nil {
+		at.Add("write HOST:PORT, as in "+DefaultListen, "%q is not an address", c.Listen)
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		at.Add("write a number from 0 to 65535", "%q is not a port", port)
+	}
+	for i, host := range c.Hosts {
+		if host == "" || strings.ContainsAny(host, ":/*@ ") || strings.Trim(host, ".") != host {
+			f.At("hosts[%d]", i).Add("write a host name without scheme and port, as in doorward.ops.internal", "%q is not a host name", host)
+		}
+	}
+}
+
+// answersTo reports whether the listener may be asked under the name in a Host
+// header. A page of another site can make a browser send any name, but only one
+// that leads here by the site's own DNS, never an address or localhost.
+func (c *Config) answersTo(header string) bool {
+	host := header
+	if h, port, err := net.SplitHostPort(header); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return false
+		}
+		host = h
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return addr.Zone() == ""
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if host == "" || strings.ContainsAny(host, ":[]/ ") {
+		return false
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	if own, _, err := net.SplitHostPort(c.Address()); err == nil && strings.EqualFold(own, host) {
+		return true
+	}
+	for _, name := range c.Hosts {
+		if strings.EqualFold(name, host) {
+			return true
+		}
+	}
+	return false
+}

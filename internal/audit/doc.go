@@ -1,0 +1,19 @@
+// Package audit answers the question: what happened, provably?
+//
+// Every event becomes one line of JSON in every configured sink. Events wait in
+// a bounded queue for each sink; a writer goroutine takes them in batches. What
+// holds:
+//
+//   - An event is written once and whole. After a failed or short write the
+//     writer goes on where it stopped; a line that a crash cut off is ended
+//     before the next one begins.
+//   - Nothing is dropped in silence. A full queue slows requests down; what
+//     cannot be kept is counted, logged, and admitted in the audit log itself by
+//     an event of kind "audit" as soon as writing works again.
+//   - While events cannot be written, Err says so. With Config.Required the
+//     proxy then refuses requests, and Record rather waits than loses one.
+//
+// A line is handed to the operating system before it leaves the queue. It is
+// not forced to the disk one by one: a crash of Doorward loses nothing that was
+// written, a crash of the machine may lose the last seconds.
+package audit

@@ -1,0 +1,52 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// MaxLine is the length of the longest line of an audit log in bytes, its
+// newline included. Read refuses longer ones.
+const MaxLine = 1 << 20
+
+// encode returns the event as one line. If that cannot be done in full, it
+// returns both an error and the best line there is: first without the claims,
+// then with nothing but what identifies the event.
+func encode(e *access.Event) ([]byte, error) {
+	line, err := marshal(e)
+	if err == nil {
+		return line, nil
+	}
+	short := *e
+	short.Note = "recorded without claims: " + err.Error()
+	if e.Request != nil {
+		request := *e.Request
+		request.Identity.Claims = nil
+		short.Request = &request
+		if line, again := marshal(&short); again == nil {
+			return line, err
+		}
+	}
+	line, again := marshal(&access.Event{Kind: e.Kind, Time: e.Time, Reason: access.InternalError, RequestID: clip(requestID(e)),
+		Actor: clip(e.Actor), Session: clip(e.Session), Note: "the event could not be recorded in full: " + err.Error()})
+	return line, errors.Join(err, again)
+}
+
+func marshal(e *access.Event) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // "&" in a query should be found by grep
+	if err := enc.Encode(e); err != nil {
+		return nil, err
+	}
+	if b.Len() > MaxLine {
+		return nil, fmt.Errorf("%d bytes are more than a line may have", b.Len())
+	}
+	return access.HideTokensIn(b.Bytes()), nil
+}
+
+func clip(s string) string { return s[:min(len(s), 200)] }

@@ -1,0 +1,104 @@
+package audit
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+const (
+	jwt    = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI4ZjFjMmQifQ.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
+	cookie = "__Host-doorward=pT7w3vN0q1Yk8bJx2mZc5dRf6gHs9aLuEiOoPtVyQnM"
+)
+
+// Nothing puts a secret into an event. Should it happen, by whatever field, the
+// log must not hold it: this fills every string of an event with secrets.
+func TestNoSecretReachesTheLog(t *testing.T) {
+	var e access.Event
+	fill(reflect.ValueOf(&e).Elem())
+	var out bytes.Buffer
+	l := open(t, Config{}, Options{Stdout: &out})
+	l.Record(&e)
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "[redacted]") {
+		t.Error("nothing was filled in; does this test still look?")
+	}
+	looksSecret := regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.|doorward=\w|pT7w3vN0q1Yk8bJx2mZc5dRf6gHs9aLuEiOoPtVyQnM|c2lnbmF0dXJl`)
+	if found := looksSecret.FindString(out.String()); found != "" {
+		t.Errorf("%q in %s", found, out.String())
+	}
+}
+
+func fill(v reflect.Value) {
+	const secret = "/a?t=" + jwt + "; " + cookie + "; x"
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(secret)
+	case reflect.Pointer:
+		if v.Type().Elem().PkgPath() != "" {
+			v.Set(reflect.New(v.Type().Elem()))
+			fill(v.Elem())
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string]any{secret: secret, "list": []any{secret}}))
+	case reflect.Struct:
+		if strings.HasPrefix(v.Type().PkgPath(), "github.com/doorward/") {
+			for i := range v.NumField() {
+				fill(v.Field(i))
+			}
+		}
+	}
+}
+
+// A decision whose input cannot be written in full is still recorded.
+func TestEventThatDoesNotFit(t *testing.T) {
+	for name, claims := range map[string]map[string]any{
+		"unencodable": {"n": math.NaN()},
+		"too large":   {"s": strings.Repeat("x", MaxLine)},
+	} {
+		e := event(7)
+		e.Request.Identity = access.Identity{Provider: "corp", Subject: "s", Claims: claims}
+		line, err := encode(e)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		for got, bad := range Read(bytes.NewReader(line)) {
+			if bad != nil || got.Request.ID != "r7" || got.Request.Identity.Subject != "s" || !strings.HasPrefix(got.Note, "recorded without claims") {
+				t.Errorf("%s: %+v, %v", name, got, bad)
+			}
+		}
+		if e.Request.Identity.Claims == nil || e.Note != "" {
+			t.Errorf("%s: the caller's event was changed", name)
+		}
+	}
+	e := event(8)
+	e.Request.Path = "/" + strings.Repeat("x", MaxLine)
+	line, err := encode(e)
+	if err == nil || len(line) > 4096 {
+		t.Fatal(len(line), err)
+	}
+	for got, bad := range Read(bytes.NewReader(line)) {
+		if bad != nil || got.RequestID != "r8" || got.Kind != access.EventDecision {
+			t.Errorf("%+v, %v", got, bad)
+		}
+	}
+}
+
+// One event is one line, whatever is in it.
+func TestLogInjection(t *testing.T) {
+	e := event(1)
+	e.Request.Path = "/a\n{\"kind\":\"login\"}\r\n\u2028"
+	if line := must(encode(e)); bytes.Count(line, []byte("\n")) != 1 || bytes.Contains(line, []byte("\r")) {
+		t.Errorf("%q", line)
+	}
+}

@@ -1,0 +1,73 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Read yields the events of an audit log in order. A line that is no event
+// yields an error that names it, and reading goes on: after a crash, one line
+// may be cut off. An error of r ends it.
+func Read(r io.Reader) iter.Seq2[*access.Event, error] {
+	return func(yield func(*access.Event, error) bool) {
+		in := bufio.NewReaderSize(r, MaxLine)
+		for number := 1; ; number++ {
+			line, err := readLine(in)
+			if len(line) > 0 || errors.Is(err, errTooLong) {
+				event, bad := decode(line, err)
+				if bad != nil {
+					bad = fmt.Errorf("line %d: %w", number, bad)
+				}
+				if !yield(event, bad) {
+					return
+				}
+			}
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case err != nil && !errors.Is(err, errTooLong):
+				yield(nil, fmt.Errorf("line %d: %w", number, err))
+				return
+			}
+		}
+	}
+}
+
+var errTooLong = fmt.Errorf("longer than %d bytes", MaxLine)
+
+// readLine returns the next line without surrounding blanks. Of a line that is
+// too long it reads the whole and returns errTooLong.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return bytes.TrimSpace(line), err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = in.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return nil, errTooLong
+}
+
+func decode(line []byte, err error) (*access.Event, error) {
+	if errors.Is(err, errTooLong) {
+		return nil, errTooLong
+	}
+	event := new(access.Event)
+	if bad := json.Unmarshal(line, event); bad != nil {
+		return nil, fmt.Errorf("no audit event: %w", bad)
+	}
+	if event.Kind == "" {
+		return nil, errors.New("no audit event: it has no kind")
+	}
+	return event, nil
+}

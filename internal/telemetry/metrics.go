@@ -1,0 +1,254 @@
+package telemetry
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Options give Metrics what it cannot know. All have defaults.
+type Options struct {
+	// Version is the version of the program, shown by doorward_build_info.
+	Version string
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// Metrics counts what happens and serves it to Prometheus, from a registry of
+// its own. Its methods may be called from many goroutines.
+type Metrics struct {
+	registry *prometheus.Registry
+	now      func() time.Time
+
+	requests       *prometheus.CounterVec
+	responses      *prometheus.CounterVec
+	duration       *prometheus.HistogramVec
+	decide         prometheus.Histogram
+	upstreamErrors *prometheus.CounterVec
+	shadow         *prometheus.CounterVec
+	inFlight       *prometheus.GaugeVec
+	logins         *prometheus.CounterVec
+	reloads        *prometheus.CounterVec
+	reloaded       prometheus.Gauge
+	configInfo     *prometheus.GaugeVec
+
+	samples samples
+	loading sync.Mutex
+	names   atomic.Pointer[names]
+}
+
+// names are the values the labels route and provider may take.
+type names struct{ routes, providers []string } // sorted
+
+// Values of a label that names nothing, or something the configuration lacks.
+const (
+	none  = "none"
+	other = "other"
+)
+
+// New returns metrics with their own registry.
+func New(opts Options) *Metrics {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		now:      opts.Now,
+		requests: counter("doorward_requests_total",
+			"Requests by route, verdict, reason and the door they came in by.", "route", "outcome", "reason", "door"),
+		responses: counter("doorward_responses_total",
+			"Responses by route and class of the status code (2xx, 3xx ...).", "route", "class"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "doorward_request_duration_seconds",
+			Help:    "Time from the first byte of a request to the end of its response, by route.",
+			Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}, []string{"route"}),
+		decide: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "doorward_decide_duration_seconds",
+			Help:    "Time Doorward itself takes for a request: gathering facts and deciding.",
+			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, .001, .0025, .005, .01, .05, .25, 1, 5}}),
+		upstreamErrors: counter("doorward_upstream_errors_total",
+			"Allowed requests the upstream did not answer, by route and reason.", "route", "reason"),
+		shadow: counter("doorward_shadow_decisions_total",
+			"Verdicts that rules in report mode would have changed.", "route", "rule", "outcome"),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "doorward_requests_in_flight",
+			Help: "Requests and open connections being served, by door."}, []string{"door"}),
+		logins: counter("doorward_logins_total",
+			"Logins by identity provider and result (ok, or the reason of the failure).", "provider", "result"),
+		reloads: counter("doorward_config_reload_total",
+			"Times the configuration was loaded, by result (ok, failed).", "result"),
+		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_config_last_reload_success_timestamp_seconds",
+			Help: "When the configuration in use was loaded, in Unix time."}),
+		configInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "doorward_config_info",
+			Help: "Always 1; the label names the version of the configuration in use."}, []string{"version"}),
+	}
+	m.samples.now = opts.Now
+	m.names.Store(&names{})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_build_info",
+		Help: "Always 1; the label names the version of the program.", ConstLabels: prometheus.Labels{"version": opts.Version}})
+	build.Set(1)
+	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstreamErrors, m.shadow, m.inFlight, m.logins,
+		m.reloads, m.reloaded, m.configInfo, build, &m.samples,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// An alert on a counter needs its zero: without it the first failure is
+	// no increase.
+	m.reloads.WithLabelValues("ok")
+	m.reloads.WithLabelValues("failed")
+	for _, door := range doors {
+		m.inFlight.WithLabelValues(string(door))
+	}
+	return m
+}
+
+// Handler serves the metrics in Prometheus' formats.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// Begin counts a request as in flight until the returned function is called,
+// once.
+func (m *Metrics) Begin(door access.Door) (end func()) {
+	gauge := m.inFlight.WithLabelValues(doorLabel(door))
+	gauge.Inc()
+	return gauge.Dec
+}
+
+// Event counts one event.
+func (m *Metrics) Event(e *access.Event) {
+	switch e.Kind {
+	case access.EventDecision:
+		m.decision(e)
+	case access.EventLogin:
+		m.login(e)
+	}
+}
+
+func (m *Metrics) decision(e *access.Event) {
+	var decision access.Decision // the zero value denies
+	if e.Decision != nil {
+		decision = *e.Decision
+	}
+	var request access.Request
+	if e.Request != nil {
+		request = *e.Request
+	}
+	route := m.route(request.Route)
+	m.requests.WithLabelValues(route, decision.Outcome.String(), reasonLabel(finalReason(e)), doorLabel(request.Door)).Inc()
+	m.responses.WithLabelValues(route, class(e.Response.Status)).Inc()
+	m.duration.WithLabelValues(route).Observe(e.Response.Duration.Seconds())
+	m.decide.Observe(e.Response.Decide.Seconds())
+	switch e.Response.Reason {
+	case access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamBroken:
+		m.upstreamErrors.WithLabelValues(route, string(e.Response.Reason)).Inc()
+	}
+	for _, s := range decision.Shadow { // rule names come from the policy, so the configuration bounds them
+		m.shadow.WithLabelValues(route, s.Rule, s.Outcome.String()).Inc()
+	}
+}
+
+// login takes the provider from the actor, PROVIDER:SUB; for a login that
+// failed before anybody was known that is "PROVIDER:" or nothing.
+func (m *Metrics) login(e *access.Event) {
+	provider, _, _ := strings.Cut(e.Actor, ":")
+	result := "ok"
+	if e.Reason != "" && e.Reason != access.Allowed {
+		result = reasonLabel(e.Reason)
+	}
+	m.logins.WithLabelValues(known(m.names.Load().providers, provider), result).Inc()
+}
+
+// Loaded tells that a configuration went live: its version, and the ids of its
+// routes and providers. They are the only values the labels of that name can
+// take; series of routes that are gone end.
+func (m *Metrics) Loaded(version string, routes, providers []string) {
+	m.loading.Lock()
+	defer m.loading.Unlock()
+	live := &names{slices.Sorted(slices.Values(routes)), slices.Sorted(slices.Values(providers))}
+	before := m.names.Swap(live)
+	for _, route := range before.routes {
+		if _, stays := slices.BinarySearch(live.routes, route); !stays {
+			m.forget(prometheus.Labels{"route": route})
+		}
+	}
+	for _, provider := range live.providers {
+		m.logins.WithLabelValues(provider, "ok")
+	}
+	m.configInfo.Reset()
+	m.configInfo.WithLabelValues(version).Set(1)
+	m.reloads.WithLabelValues("ok").Inc()
+	m.reloaded.Set(float64(m.now().UnixMilli()) / 1000)
+}
+
+func (m *Metrics) forget(labels prometheus.Labels) {
+	for _, vec := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.requests, m.responses, m.duration, m.upstreamErrors, m.shadow} {
+		vec.DeletePartialMatch(labels)
+	}
+}
+
+// LoadFailed counts a configuration that was refused; the one before stays.
+func (m *Metrics) LoadFailed() { m.reloads.WithLabelValues("failed").Inc() }
+
+func (m *Metrics) route(id string) string { return known(m.names.Load().routes, id) }
+
+// known bounds a label: what the configuration does not name is "other".
+func known(list []string, id string) string {
+	if id == "" {
+		return none
+	}
+	if _, ok := slices.BinarySearch(list, id); ok {
+		return id
+	}
+	return other
+}
+
+var doors = []access.Door{access.Standalone, access.ForwardAuth, access.ExtAuthz, access.Tunnel}
+
+func doorLabel(d access.Door) string {
+	switch {
+	case d == "":
+		return none
+	case slices.Contains(doors, d):
+		return string(d)
+	}
+	return other
+}
+
+func reasonLabel(r access.Reason) string {
+	switch {
+	case r == "":
+		return none
+	case r.Known():
+		return string(r)
+	}
+	return other
+}
+
+// finalReason is why the response is what it is: what happened after the
+// decision counts more than the decision.
+func finalReason(e *access.Event) access.Reason {
+	if e.Response.Reason != "" {
+		return e.Response.Reason
+	}
+	if e.Decision != nil {
+		return e.Decision.Reason
+	}
+	return e.Reason
+}
+
+func class(status int) string {
+	if status < 100 || status > 599 {
+		return none
+	}
+	return string(rune('0'+status/100)) + "xx"
+}

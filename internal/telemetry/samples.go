@@ -1,0 +1,114 @@
+package telemetry
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Source is the state of one device inventory.
+type Source struct {
+	// ID is the id from the configuration.
+	ID string
+	// ObservedAt is when it was last read; zero: never.
+	ObservedAt time.Time
+	// Failing tells that the last attempt failed.
+	Failing bool
+}
+
+// AuditLog is what metrics look at in an audit log.
+type AuditLog interface {
+	Depth() int
+	Lost() uint64
+	Err() error
+}
+
+// WatchProviders has the identity providers asked at every scrape: id to nil,
+// or to what keeps people from logging in there. Like the other watches it
+// replaces what was watched before, as a reload does.
+func (m *Metrics) WatchProviders(ready func() map[string]error) {
+	m.samples.set(func(s *samples) { s.providers = ready })
+}
+
+// WatchSources has the device inventories asked at every scrape.
+func (m *Metrics) WatchSources(status func() []Source) {
+	m.samples.set(func(s *samples) { s.sources = status })
+}
+
+// WatchAudit has the audit log asked at every scrape.
+func (m *Metrics) WatchAudit(log AuditLog) {
+	m.samples.set(func(s *samples) { s.audit = log })
+}
+
+// samples is a collector of what has a present state only. Nothing is stored
+// between scrapes, so nothing can be out of date.
+type samples struct {
+	now func() time.Time
+
+	mu        sync.Mutex
+	providers func() map[string]error
+	sources   func() []Source
+	audit     AuditLog
+}
+
+func (s *samples) set(f func(*samples)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+var (
+	providerUpDesc    = desc("doorward_provider_up", "1 if people can log in with the identity provider, else 0.", "provider")
+	sourceAgeDesc     = desc("doorward_device_source_age_seconds", "Time since the device inventory was last read; absent if it never was.", "source")
+	sourceFailingDesc = desc("doorward_device_source_failing", "1 while the device inventory cannot be read, else 0.", "source")
+	auditQueueDesc    = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
+	auditLostDesc     = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
+	auditFailingDesc  = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (s *samples) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, auditQueueDesc, auditLostDesc, auditFailingDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *samples) Collect(ch chan<- prometheus.Metric) {
+	s.mu.Lock()
+	providers, sources, audit := s.providers, s.sources, s.audit
+	s.mu.Unlock()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if providers != nil {
+		for id, err := range providers() {
+			gauge(providerUpDesc, oneIf(err == nil), id)
+		}
+	}
+	if sources != nil {
+		for _, source := range sources() {
+			if !source.ObservedAt.IsZero() {
+				gauge(sourceAgeDesc, max(0, s.now().Sub(source.ObservedAt).Seconds()), source.ID)
+			}
+			gauge(sourceFailingDesc, oneIf(source.Failing), source.ID)
+		}
+	}
+	if audit != nil {
+		gauge(auditQueueDesc, float64(audit.Depth()))
+		gauge(auditFailingDesc, oneIf(audit.Err() != nil))
+		ch <- prometheus.MustNewConstMetric(auditLostDesc, prometheus.CounterValue, float64(audit.Lost()))
+	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
