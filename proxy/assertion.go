@@ -1,0 +1,358 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/store"
+)
+
+const (
+	// assertionLifetime is how long an upstream may rely on one assertion.
+	assertionLifetime = 5 * time.Minute
+	// keyPeriod is how long one key signs. The key of the next period is
+	// published a whole period ahead, that of the last one period longer, so
+	// that upstreams which cache the key set always know the key in use.
+	keyPeriod = 24 * time.Hour
+	// keyRetry is the pause after the store could not be asked for keys.
+	keyRetry = time.Minute
+	// assertionCache is how many assertions are kept for reuse.
+	assertionCache = 16 << 10
+)
+
+// SignerOptions are what a Signer is made of. Store and Key are required.
+type SignerOptions struct {
+	// Store keeps the keys, so that replicas and restarts share them.
+	Store store.Store
+	// Key is 32 secret bytes that seal the private keys in the store.
+	Key []byte
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// Signer tells upstreams who the visitor is, in a way they can check: a JWT
+// (RFC 7519) signed with ES256. Keys change by themselves.
+type Signer struct {
+	store store.Store
+	seal  cipher.AEAD
+	now   func() time.Time
+
+	ring    atomic.Pointer[keyring]
+	mu      sync.Mutex // guards loading
+	retryAt time.Time
+
+	cache *lru.Cache[assertionKey, *signed]
+}
+
+// keyring holds the keys of three periods: the last, the current, the next.
+type keyring struct {
+	period int64
+	keys   map[int64]*signingKey
+	jwks   []byte
+}
+
+type signingKey struct {
+	private *ecdsa.PrivateKey
+	public  jwk
+}
+
+// jwk is a public key as RFC 7517 and RFC 7518 §6.2 write it. The first four
+// members, in this order, are the input of its thumbprint (RFC 7638 §3.2).
+type jwk struct {
+	Curve string `json:"crv"`
+	Type  string `json:"kty"`
+	X     string `json:"x"`
+	Y     string `json:"y"`
+	ID    string `json:"kid,omitempty"`
+	Use   string `json:"use,omitempty"`
+	Alg   string `json:"alg,omitempty"`
+}
+
+// NewSigner loads the keys from the store, or makes them.
+func NewSigner(ctx context.Context, opts SignerOptions) (*Signer, error) {
+	if len(opts.Key) != 32 {
+		return nil, fmt.Errorf("assertion keys: the sealing key has %d bytes, not 32", len(opts.Key))
+	}
+	block, err := aes.NewCipher(opts.Key)
+	if err != nil {
+		return nil, err
+	}
+	s := &Signer{store: opts.Store, now: opts.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.seal, err = cipher.NewGCMWithRandomNonce(block); err != nil {
+		return nil, err
+	}
+	if s.cache, err = lru.New[assertionKey, *signed](assertionCache); err != nil {
+		return nil, err
+	}
+	_, err = s.keys(ctx, s.now())
+	return s, err
+}
+
+// JWKS returns the key set (RFC 7517 §5) that verifies assertions.
+func (s *Signer) JWKS(ctx context.Context) ([]byte, error) {
+	ring, err := s.keys(ctx, s.now())
+	if err != nil {
+		return nil, err
+	}
+	return ring.jwks, nil
+}
+
+// keys returns a keyring that can sign now. The store is asked once a period;
+// while it does not answer, the key published for this period serves.
+func (s *Signer) keys(ctx context.Context, now time.Time) (*keyring, error) {
+	period := now.Unix() / int64(keyPeriod/time.Second)
+	ring := s.ring.Load()
+	if ring != nil && ring.period == period {
+		return ring, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ring = s.ring.Load(); ring != nil && ring.period == period {
+		return ring, nil
+	}
+	usable := ring != nil && ring.keys[period] != nil
+	if usable && now.Before(s.retryAt) {
+		return ring, nil
+	}
+	next, err := s.load(ctx, period)
+	if err != nil {
+		s.retryAt = now.Add(keyRetry)
+		if usable {
+			return ring, nil
+		}
+		return nil, fmt.Errorf("assertion keys: %w", err)
+	}
+	s.ring.Store(next)
+	return next, nil
+}
+
+func (s *Signer) load(ctx context.Context, period int64) (*keyring, error) {
+	ring := &keyring{period: period, keys: map[int64]*signingKey{}}
+	for _, at := range []int64{period - 1, period, period + 1} {
+		key, err := s.loadKey(ctx, at, at >= period)
+		switch {
+		case at < period && errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			return nil, err
+		default:
+			ring.keys[at] = key
+		}
+	}
+	var set struct {
+		Keys []jwk `json:"keys"`
+	}
+	for _, at := range slices.Sorted(maps.Keys(ring.keys)) {
+		set.Keys = append(set.Keys, ring.keys[at].public)
+	}
+	var err error
+	ring.jwks, err = json.Marshal(set)
+	return ring, err
+}
+
+// loadKey reads the key of a period and makes it if it has none. Of replicas
+// that make one at the same time, compare-and-swap lets one win.
+func (s *Signer) loadKey(ctx context.Context, period int64, create bool) (*signingKey, error) {
+	name := "assertion-key/" + strconv.FormatInt(period, 10)
+	for range 3 {
+		item, err := s.store.Get(ctx, name)
+		if err == nil {
+			if key, err := s.open(name, item.Value); err == nil || !create {
+				return key, err
+			}
+			// Sealed by a key that has been replaced: nobody can use it again.
+		} else if !errors.Is(err, store.ErrNotFound) || !create {
+			return nil, err
+		}
+		key, sealed, err := s.generate(name)
+		if err != nil {
+			return nil, err
+		}
+		_, err = s.store.Put(ctx, store.Item{Key: name, Value: sealed, Version: item.Version,
+			Expires: time.Unix((period+2)*int64(keyPeriod/time.Second), 0)})
+		if !errors.Is(err, store.ErrConflict) {
+			return key, err
+		}
+	}
+	return nil, store.ErrConflict
+}
+
+func (s *Signer) generate(name string) (*signingKey, []byte, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := newSigningKey(private)
+	return key, s.seal.Seal(nil, nil, der, []byte(name)), err
+}
+
+func (s *Signer) open(name string, sealed []byte) (*signingKey, error) {
+	der, err := s.seal.Open(nil, nil, sealed, []byte(name))
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	private, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s holds a %T", name, parsed)
+	}
+	return newSigningKey(private)
+}
+
+func newSigningKey(private *ecdsa.PrivateKey) (*signingKey, error) {
+	point, err := private.PublicKey.Bytes() // 4, X, Y (SEC 1 §2.3.3)
+	if err != nil {
+		return nil, err
+	}
+	half := len(point) / 2
+	public := jwk{Curve: "P-256", Type: "EC", X: base64url(point[1 : 1+half]), Y: base64url(point[1+half:])}
+	input, err := json.Marshal(public)
+	if err != nil {
+		return nil, err
+	}
+	thumbprint := sha256.Sum256(input)
+	public.ID, public.Use, public.Alg = base64url(thumbprint[:]), "sig", jwt.SigningMethodES256.Alg()
+	return &signingKey{private, public}, nil
+}
+
+func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// claims is what an assertion says. Subject is PROVIDER:SUB, because two
+// providers may hand out the same sub and an upstream sees one issuer only.
+type claims struct {
+	Issuer        string      `json:"iss"`
+	Audience      string      `json:"aud"`
+	Subject       string      `json:"sub"`
+	IssuedAt      int64       `json:"iat"`
+	Expires       int64       `json:"exp"`
+	Provider      string      `json:"idp"`
+	Email         string      `json:"email,omitempty"`
+	EmailVerified bool        `json:"email_verified,omitempty"`
+	Name          string      `json:"name,omitempty"`
+	Username      string      `json:"preferred_username,omitempty"`
+	Groups        []string    `json:"groups,omitempty"`
+	ACR           string      `json:"acr,omitempty"`
+	AMR           []string    `json:"amr,omitempty"`
+	AuthTime      int64       `json:"auth_time,omitempty"`
+	ClientID      string      `json:"client_id,omitempty"`
+	Scope         string      `json:"scope,omitempty"`
+	Device        deviceClaim `json:"device,omitzero"`
+}
+
+type deviceClaim struct {
+	ID string `json:"id"`
+}
+
+// same reports whether two assertions say the same, apart from when.
+func (c *claims) same(o *claims) bool {
+	return c.Issuer == o.Issuer && c.Audience == o.Audience && c.Subject == o.Subject && c.Provider == o.Provider &&
+		c.Email == o.Email && c.EmailVerified == o.EmailVerified && c.Name == o.Name && c.Username == o.Username &&
+		slices.Equal(c.Groups, o.Groups) && c.ACR == o.ACR && slices.Equal(c.AMR, o.AMR) &&
+		c.AuthTime == o.AuthTime && c.ClientID == o.ClientID && c.Scope == o.Scope && c.Device == o.Device
+}
+
+// assertionKey finds an assertion again. Whether it may be used is decided by
+// comparing everything it says, so that no input can be missing from the key.
+type assertionKey struct{ session, audience, route, subject, device string }
+
+type signed struct {
+	claims  claims
+	session time.Time // the end of the session or access token it was made for
+	token   string
+}
+
+// assert returns the assertion for a request that was allowed. One is signed
+// per session and route and used until half its life is over. It never outlives
+// the session or the access token.
+func (s *Signer) assert(ctx context.Context, issuer string, req *access.Request, groups []string) (string, error) {
+	id := &req.Identity
+	c := claims{Issuer: issuer, Audience: req.Origin(), Subject: id.User(), Provider: id.Provider,
+		Email: id.Email, EmailVerified: id.EmailVerified, Name: id.Name, Username: id.Username,
+		Groups: groups, ACR: id.Login.ACR, AMR: id.Login.AMR, ClientID: id.ClientID, Scope: strings.Join(id.Scopes, " "),
+		Device: deviceClaim{req.Device.ID}}
+	if at := id.Login.Time; !at.IsZero() {
+		c.AuthTime = at.Unix()
+	}
+	key := assertionKey{req.Session.ID, c.Audience, req.Route, c.Subject, c.Device.ID}
+	end := req.Session.Expires
+	if end.IsZero() {
+		end = req.Credential.Expires
+	}
+	now := req.Time.Unix()
+	if have, ok := s.cache.Get(key); ok && have.fresh(now) && have.session.Equal(end) && have.claims.same(&c) {
+		return have.token, nil
+	}
+	c.IssuedAt, c.Expires = now, now+int64(assertionLifetime/time.Second)
+	if !end.IsZero() {
+		c.Expires = min(c.Expires, end.Unix())
+	}
+	token, err := s.sign(ctx, req.Time, &c)
+	if err != nil {
+		return "", err
+	}
+	c.Groups, c.AMR = slices.Clone(c.Groups), slices.Clone(c.AMR) // the cache keeps them
+	s.cache.Add(key, &signed{c, end, token})
+	return token, nil
+}
+
+func (s *signed) fresh(now int64) bool {
+	return now >= s.claims.IssuedAt && now-s.claims.IssuedAt < (s.claims.Expires-s.claims.IssuedAt+1)/2
+}
+
+func (s *Signer) sign(ctx context.Context, now time.Time, c *claims) (string, error) {
+	ring, err := s.keys(ctx, now)
+	if err != nil {
+		return "", err
+	}
+	// A request that began just before a change of keys may sign just after it.
+	key := cmp.Or(ring.keys[now.Unix()/int64(keyPeriod/time.Second)], ring.keys[ring.period])
+	header, err := json.Marshal(struct {
+		Alg  string `json:"alg"`
+		Type string `json:"typ"`
+		ID   string `json:"kid"`
+	}{jwt.SigningMethodES256.Alg(), "JWT", key.public.ID})
+	if err != nil {
+		return "", err
+	}
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	input := base64url(header) + "." + base64url(payload)
+	signature, err := jwt.SigningMethodES256.Sign(input, key.private)
+	if err != nil {
+		return "", err
+	}
+	return input + "." + base64url(signature), nil
+}

@@ -1,0 +1,206 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Config is the section `server:` of the configuration: where Doorward listens
+// and whom it believes.
+type Config struct {
+	// Listen is the address to listen on, such as `:443` or `127.0.0.1:8080`.
+	// Default `:443`.
+	Listen string `yaml:"listen"`
+	// AuthURL is the address of the login host, such as
+	// `https://auth.corp.example.com`. Identity providers send visitors back to
+	// this one host, and applications get sessions of their own from there.
+	// Default: each application's host does its own logins.
+	AuthURL string `yaml:"auth_url"`
+	// TLS holds the certificates to serve with. Without it Doorward listens for
+	// plaintext HTTP.
+	TLS TLSConfig `yaml:"tls"`
+	// InsecureListen is the written reason why visitors reach this address
+	// without TLS although it is not on this machine only and no listed proxy
+	// stands in front.
+	InsecureListen string `yaml:"insecure_listen"`
+	// TrustedProxies lists the addresses (`10.0.0.7`, `10.1.0.0/24`) of proxies
+	// whose X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and
+	// X-Request-Id count. Default: nobody's.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+
+	// MaxHeaderBytes is the most header data a request may bring. More is
+	// answered 431. Default 65536.
+	MaxHeaderBytes int `yaml:"max_header_bytes"`
+	// MaxURLBytes is the longest path and query a request may name. More is
+	// answered 414. Default 8192.
+	MaxURLBytes int `yaml:"max_url_bytes"`
+	// ReplayBodyBytes is the largest form that is kept, sealed, while the person
+	// who posted it logs in, and offered to be sent again afterwards. Larger ones
+	// have to be filled in again; -1 keeps none. At most 524288. Default 65536.
+	ReplayBodyBytes int `yaml:"replay_body_bytes"`
+	// ReadHeaderTimeout is how long a client may take to send its request
+	// headers. Default 10s.
+	ReadHeaderTimeout access.Duration `yaml:"read_header_timeout"`
+	// IdleTimeout is how long a connection may wait for its next request.
+	// Default 2m.
+	IdleTimeout access.Duration `yaml:"idle_timeout"`
+	// DrainTimeout is how long requests in flight may go on when Doorward
+	// stops, before their connections are closed. Default 30s.
+	DrainTimeout access.Duration `yaml:"drain_timeout"`
+}
+
+// TLSConfig says how to speak TLS with visitors.
+type TLSConfig struct {
+	// Certificates are the server certificates; the name a visitor asks for
+	// (SNI) selects one, the first is used where none fits.
+	Certificates []Certificate `yaml:"certificates"`
+	// ClientCA is a PEM file with the authorities that issue device
+	// certificates. With it visitors are asked for a certificate; those who have
+	// none are let in as far as policy lets unknown devices.
+	ClientCA string `yaml:"client_ca" doorward:"file"`
+	// MinVersion is the lowest version of TLS to speak, `1.2` or `1.3`. Default
+	// `1.3`.
+	MinVersion string `yaml:"min_version"`
+}
+
+// Certificate is one server certificate.
+type Certificate struct {
+	// Cert is a PEM file with the certificate and its intermediates.
+	Cert string `yaml:"cert" doorward:"file"`
+	// Key is the PEM file with the private key.
+	Key string `yaml:"key" doorward:"file"`
+}
+
+// Enabled reports whether the listener speaks TLS.
+func (c *TLSConfig) Enabled() bool { return len(c.Certificates) > 0 }
+
+const (
+	defaultListen      = ":443"
+	defaultHeaderBytes = 64 << 10
+	defaultURLBytes    = 8 << 10
+	mostHeaderBytes    = 1 << 20
+)
+
+// Address returns Listen or its default.
+func (c *Config) Address() string {
+	if c.Listen == "" {
+		return defaultListen
+	}
+	return c.Listen
+}
+
+func (c *Config) headerBytes() int { return orDefault(c.MaxHeaderBytes, defaultHeaderBytes) }
+func (c *Config) urlBytes() int    { return orDefault(c.MaxURLBytes, defaultURLBytes) }
+
+func orDefault(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}
+
+// Validate reports every mistake in the section.
+func (c *Config) Validate(f access.Faults) {
+	c.validateListen(f)
+	if c.AuthURL != "" {
+		if _, _, err := parseOrigin(c.AuthURL); err != nil {
+			f.At("auth_url").Add("write https://auth.example.com", "%q: %v", c.AuthURL, err)
+		}
+	}
+	c.TLS.validate(f.At("tls"))
+	for i, text := range c.TrustedProxies {
+		at := f.At("trusted_proxies[%d]", i)
+		switch prefix, err := parsePrefix(text); {
+		case err != nil:
+			at.Add("write 10.0.0.7 or 10.1.0.0/24", "%q is no address or network", text)
+		case prefix.Bits() == 0:
+			at.Add("list the proxies that stand in front of Doorward", "%q would believe everybody", text)
+		}
+	}
+	if n := c.MaxHeaderBytes; n != 0 && (n < 4<<10 || n > mostHeaderBytes) {
+		f.At("max_header_bytes").Add("", "%d is not between 4096 and %d", n, mostHeaderBytes)
+	}
+	if n := c.ReplayBodyBytes; n < -1 || n > mostReplayBytes {
+		f.At("replay_body_bytes").Add("write -1 to keep none", "%d is not between 1 and %d", n, mostReplayBytes)
+	}
+	if n := c.MaxURLBytes; n != 0 && (n < 256 || n > c.headerBytes()) {
+		f.At("max_url_bytes").Add("", "%d is not between 256 and max_header_bytes", n)
+	}
+}
+
+func (c *Config) validateListen(f access.Faults) {
+	host, port, err := net.SplitHostPort(c.Address())
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		f.At("listen").Add("write :443 or 127.0.0.1:8080", "%q is no address to listen on", c.Listen)
+		return
+	}
+	if !c.TLS.Enabled() && !loopback(host) && len(c.TrustedProxies) == 0 && c.InsecureListen == "" {
+		f.At("listen").Add("configure server.tls, list the TLS proxy in trusted_proxies, or give the reason in insecure_listen",
+			"%q takes plaintext from other machines", c.Address())
+	}
+}
+
+func (c *TLSConfig) validate(f access.Faults) {
+	for i, cert := range c.Certificates {
+		at := f.At("certificates[%d]", i)
+		if cert.Cert == "" {
+			at.At("cert").Add("name a PEM file", "the certificate is missing")
+		}
+		if cert.Key == "" {
+			at.At("key").Add("name a PEM file", "the private key is missing")
+		}
+	}
+	if c.ClientCA != "" && !c.Enabled() {
+		f.At("client_ca").Add("add certificates", "client certificates need a listener that speaks TLS")
+	}
+	if c.MinVersion != "" && c.MinVersion != "1.2" && c.MinVersion != "1.3" {
+		f.At("min_version").Add("write 1.2 or 1.3", "%q is no version of TLS to start from", c.MinVersion)
+	}
+}
+
+// parsePrefix reads a network or a single address.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		prefix, err := netip.ParsePrefix(text)
+		return prefix.Masked(), err
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return addr.Unmap().WithZone("").Prefix(addr.Unmap().BitLen())
+}
+
+// parseOrigin reads scheme://host[:port], with at most a slash behind it, into
+// a scheme and a canonical host.
+func parseOrigin(text string) (scheme, host string, err error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", "", errNotURL
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", "", errNotHTTP
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" || u.Path != "" && u.Path != "/":
+		return "", "", errNotOrigin
+	}
+	host, err = canonicalHost(u.Host, u.Scheme)
+	return u.Scheme, host, err
+}
+
+// loopback reports whether a host name or address never leaves this machine.
+func loopback(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true // RFC 6761 §6.3
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && addr.Unmap().IsLoopback()
+}

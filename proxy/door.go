@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Options are what a Door is made of. Signer and Recorder are required.
+type Options struct {
+	// Signer signs the assertions upstreams get.
+	Signer *Signer
+	// Recorder keeps one event per request.
+	Recorder Recorder
+	// Dial connects to upstreams. Default: a net.Dialer with a limit of 5s.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Rand is the source of request ids. Default crypto/rand.Reader.
+	Rand io.Reader
+	// Log gets what the operator has to know beyond the events. Default: none.
+	Log *slog.Logger
+}
+
+// Door is the standalone door: an http.Handler that takes a request from the
+// visitor's browser to the upstream, or refuses it.
+type Door struct {
+	signer   *Signer
+	recorder Recorder
+	dial     dialer
+	now      func() time.Time
+	rand     io.Reader
+	log      *slog.Logger
+
+	proxyLog *log.Logger // ReverseProxy's own remarks
+	buffers  buffers
+
+	live     atomic.Pointer[generation]
+	inFlight atomic.Int64
+	base     context.Context
+	close    context.CancelFunc
+}
+
+// New returns a door that answers 503 until the first Swap.
+func New(opts Options) *Door {
+	d := &Door{signer: opts.Signer, recorder: opts.Recorder, dial: opts.Dial, now: opts.Now, rand: opts.Rand, log: opts.Log}
+	if d.dial == nil {
+		d.dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.rand == nil {
+		d.rand = rand.Reader
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	d.proxyLog = slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
+	d.base, d.close = context.WithCancel(context.Background())
+	return d
+}
+
+// Swap puts a configuration in force. Requests in flight end with the one they
+// began with. If a file the configuration names cannot be used, the error says
+// so and the old configuration stays in force.
+func (d *Door) Swap(s *Snapshot) error {
+	next := &generation{Snapshot: s}
+	for _, text := range s.Server.TrustedProxies {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			return err
+		}
+		next.trusted = append(next.trusted, prefix)
+	}
+	if s.Server.AuthURL != "" {
+		var err error
+		if next.authScheme, next.authHost, err = parseOrigin(s.Server.AuthURL); err != nil {
+			return err
+		}
+	}
+	old := d.live.Load()
+	if err := next.connect(d.dial, old); err != nil {
+		return err
+	}
+	d.live.Store(next)
+	if old != nil {
+		old.retire(next)
+	}
+	return nil
+}
+
+// ServeHTTP implements http.Handler.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := d.begin(w, r)
+	defer p.finish()
+	p.travel()
+}
+
+// travel takes a request past the stations.
+func (p *passage) travel() {
+	if p.gen == nil {
+		p.refuseBefore(access.Because(access.ShuttingDown, errNoConfig))
+		return
+	}
+	if err := p.receive(); err != nil {
+		p.refuseBefore(err)
+		return
+	}
+	if p.isReserved() {
+		p.serveReserved()
+		return
+	}
+	if err := p.gate(); err != nil {
+		p.refuseBefore(err)
+		return
+	}
+	if p.dec.Outcome != access.Allow {
+		p.challenge()
+		return
+	}
+	if err := p.prepare(); err != nil {
+		p.refuseServing(err)
+		return
+	}
+	// Last, because a kept form comes back only once.
+	if err := p.sendAgain(); err != nil {
+		p.refuseServing(err)
+		return
+	}
+	p.forward()
+}
+
+// InFlight returns how many requests, upgraded connections included, have not
+// ended yet.
+func (d *Door) InFlight() int { return int(d.inFlight.Load()) }
+
+// Drain waits until no request is in flight or ctx ends, which it returns as an
+// error. The listener should be closed before.
+func (d *Door) Drain(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for d.InFlight() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// Close cuts every request still in flight, upgraded connections included, and
+// closes the connections to upstreams. It works for servers made by NewServer.
+func (d *Door) Close() {
+	d.close()
+	if g := d.live.Load(); g != nil {
+		g.retire(nil)
+	}
+}

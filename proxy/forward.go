@@ -1,0 +1,107 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// statusClientGone stands in the record of a request whose sender left.
+const statusClientGone = 499
+
+var errUnasked = errors.New("the upstream switched protocols without having been asked")
+
+// forward is station 8: send upstream, stream, upgrade. It decides nothing.
+func (p *passage) forward() {
+	p.sent = true
+	rp := httputil.ReverseProxy{
+		Rewrite:        p.rewrite,
+		Transport:      p,
+		ModifyResponse: p.received,
+		ErrorHandler:   p.failed,
+		BufferPool:     &p.door.buffers,
+		ErrorLog:       p.door.proxyLog,
+		// FlushInterval stays 0: streams are recognised and flushed at once,
+		// and a negative value would break gRPC's trailers-only answers.
+	}
+	rp.ServeHTTP(p.out, p.in)
+}
+
+// rewrite turns the received request into the one that is sent. It replaces the
+// address as a whole: the upstream reads what was matched and decided on.
+func (p *passage) rewrite(pr *httputil.ProxyRequest) {
+	out := pr.Out
+	out.URL = &url.URL{
+		Scheme: "http", Host: p.req.Host, // until roundTrip chooses
+		Path: p.path.Path, RawPath: p.path.Escaped,
+		RawQuery: p.query, ForceQuery: p.hasQuery,
+	}
+	out.Host = "" // the upstream's own name
+	if p.entry.Route.PreserveHost {
+		out.Host = p.req.Host
+	}
+	out.Trailer = nil
+	if out.Body != nil {
+		p.body = &tally{ReadCloser: out.Body}
+		out.Body = p.body
+	}
+	p.outHeader(out.Header)
+}
+
+// RoundTrip implements http.RoundTripper for the one request of this passage.
+func (p *passage) RoundTrip(out *http.Request) (*http.Response, error) {
+	return p.gen.upstreams[p.entry].roundTrip(out, func(target *url.URL) {
+		p.event.Response.Upstream = target.Scheme + "://" + target.Host
+	})
+}
+
+// received looks at the upstream's answer before the visitor does.
+func (p *passage) received(res *http.Response) error {
+	cleanResponse(res.Header)
+	if res.StatusCode == http.StatusSwitchingProtocols && !upgrades(p.in.Header) {
+		return errUnasked // nothing may be tunnelled that nobody asked for
+	}
+	return nil
+}
+
+// failed answers in place of an upstream that did not.
+func (p *passage) failed(_ http.ResponseWriter, _ *http.Request, err error) {
+	reason := upstreamReason(err)
+	switch {
+	case p.door.base.Err() != nil:
+		reason = access.ShuttingDown
+	case p.in.Context().Err() != nil:
+		reason = access.ClientGone
+	case p.body != nil && p.body.failed.Load():
+		reason = access.BadRequest // the visitor's body, not the upstream, broke
+	}
+	p.event.Response.Reason = reason
+	p.note(err)
+	switch {
+	case p.out.hijacked:
+		// The connection is no longer HTTP; ReverseProxy closes it.
+	case reason == access.ClientGone:
+		p.out.WriteHeader(statusClientGone)
+	default:
+		p.refuse(reason)
+	}
+}
+
+// upgrades reports whether a request asks to switch protocols (RFC 9110 §7.8).
+func upgrades(h http.Header) bool {
+	return len(h["Upgrade"]) > 0 && hasToken(h["Connection"], "upgrade")
+}
+
+// mayUpgrade reports whether the upgrade is one that the route permits: the
+// opening handshake of a WebSocket (RFC 6455 §4.1) and nothing else. Behind any
+// other protocol a visitor could speak to the upstream without us.
+func (p *passage) mayUpgrade() bool {
+	r := p.in
+	return p.entry.Route.WebSocket && r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoAtLeast(1, 1) &&
+		len(r.Header["Upgrade"]) == 1 && strings.EqualFold(r.Header["Upgrade"][0], "websocket") &&
+		r.ContentLength == 0 && len(r.TransferEncoding) == 0
+}

@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// gate takes a received request through stations 2 to 5 and leaves a verdict.
+// It is the part that all doors share. An error means that the request cannot
+// be decided on; it carries the reason.
+func (p *passage) gate() error {
+	if err := p.match(); err != nil {
+		return err
+	}
+	p.identify()
+	p.inspect()
+	p.decide()
+	p.event.Response.Decide = p.door.now().Sub(p.start)
+	return nil
+}
+
+// refuseBefore answers a request that nobody can decide on. The reason becomes
+// a fault of the request, so that deciding again on the record refuses again.
+func (p *passage) refuseBefore(err error) {
+	reason := access.ReasonOf(err)
+	if reason != access.NoRoute {
+		p.req.Fault = reason
+	}
+	*p.dec = access.Decision{Reason: reason}
+	if p.gen != nil {
+		p.dec.Policy = p.gen.Version
+	}
+	p.decided = true
+	p.note(err)
+	p.refuse(reason)
+}
+
+// refuseServing answers in place of what the verdict led to: the application of
+// a request that was allowed, or the login of one that was challenged. The
+// verdict itself stands.
+func (p *passage) refuseServing(err error) {
+	p.event.Response.Reason = access.ReasonOf(err)
+	p.note(err)
+	p.refuse(p.event.Response.Reason)
+}
+
+// note writes an error to the log, for the operator: loudly if it is for the
+// operator to cure.
+func (p *passage) note(err error) {
+	reason := p.event.Response.Reason
+	if reason == "" {
+		reason = access.ReasonOf(err)
+	}
+	level := slog.LevelDebug
+	if reason.Info().Status >= http.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), level, "request refused",
+		slog.String("request", p.req.ID), slog.String("route", p.req.Route), slog.Any("error", err))
+}

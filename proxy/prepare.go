@@ -1,0 +1,207 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Names of the request headers that Doorward sets on every request it forwards.
+const (
+	AssertionHeader = "Doorward-Assertion"
+	requestIDHeader = "X-Request-Id"
+)
+
+// prepare is station 7. It runs only for a request the policy allowed, and
+// makes what the upstream will learn about the visitor.
+func (p *passage) prepare() error {
+	if p.gen.AuditRequired {
+		if err := p.door.recorder.Err(); err != nil {
+			return access.Becausef(access.AuditUnavailable, "audit is required: %w", err)
+		}
+	}
+	if upgrades(p.in.Header) && !p.mayUpgrade() {
+		return access.Becausef(access.UpgradeRefused, "upgrade to %s on route %s",
+			strconv.Quote(p.in.Header.Get("Upgrade")), p.entry.Route.ID)
+	}
+	if p.req.Identity.Nobody() {
+		return nil
+	}
+	p.groups = p.gen.Policy.Groups(p.entry.Route.ID, &p.req.Identity)
+	issuer := p.req.Origin()
+	if p.gen.authHost != "" {
+		issuer = p.gen.authScheme + "://" + p.gen.authHost
+	}
+	var err error
+	if p.assertion, err = p.door.signer.assert(p.in.Context(), issuer, p.req, p.groups); err != nil {
+		return access.Because(access.InternalError, err)
+	}
+	return nil
+}
+
+// outHeader sets the headers that only Doorward may set on the request to the
+// upstream. It runs last, when nothing the visitor sent can remove them again.
+func (p *passage) outHeader(h http.Header) {
+	if cookies := h["Cookie"]; len(cookies) > 0 {
+		if cookies = stripCookies(cookies); len(cookies) == 0 {
+			delete(h, "Cookie")
+		} else {
+			h["Cookie"] = cookies
+		}
+	}
+	if p.dec.Rule == preflightRule {
+		// It was let through as nobody's, so it goes as nobody's.
+		delete(h, "Cookie")
+		delete(h, "Authorization")
+	}
+	if p.req.Credential.Scheme != "" {
+		// An access token for us is a secret of ours. The upstream gets the
+		// assertion instead.
+		delete(h, "Authorization")
+		delete(h, "Dpop")
+	}
+	setOrDelete(h, AssertionHeader, p.assertion)
+	for _, rule := range p.entry.headers {
+		setOrDelete(h, rule.name, rule.value(p.req, p.groups))
+	}
+	forwardedFor := ""
+	if p.req.Network.IP.IsValid() {
+		forwardedFor = p.req.Network.IP.String()
+	}
+	setOrDelete(h, "X-Forwarded-For", forwardedFor)
+	setOrDelete(h, "X-Forwarded-Host", p.req.Host)
+	setOrDelete(h, "X-Forwarded-Proto", p.req.Scheme)
+	setOrDelete(h, requestIDHeader, p.req.ID)
+}
+
+// setOrDelete leaves a header with this one value, or without any.
+func setOrDelete(h http.Header, name, value string) {
+	if value == "" {
+		delete(h, name)
+		return
+	}
+	h[name] = []string{value}
+}
+
+// headerRule is one entry of a route's `headers`.
+type headerRule struct {
+	name  string // canonical
+	fact  string
+	claim string // for the fact "claim"
+}
+
+// facts are the words that `headers` may use, besides claim.NAME.
+var facts = []string{"sub", "user", "email", "name", "username", "groups", "provider", "device"}
+
+func newHeaderRule(name, value string) (headerRule, bool) {
+	if claim, ok := strings.CutPrefix(value, "claim."); ok {
+		return headerRule{name: name, fact: "claim", claim: claim}, claim != ""
+	}
+	return headerRule{name: name, fact: value}, slices.Contains(facts, value)
+}
+
+// maxHeaderValue is the longest value a fact may have. A longer one is left
+// out, because half a list of groups is a wrong list.
+const maxHeaderValue = 8 << 10
+
+// value returns the fact in the form headers carry it, or the empty string.
+func (h headerRule) value(req *access.Request, groups []string) string {
+	id := &req.Identity
+	if id.Nobody() {
+		return ""
+	}
+	var value string
+	switch h.fact {
+	case "sub":
+		value = headerText(id.Subject)
+	case "user":
+		value = headerText(id.User())
+	case "email":
+		value = headerText(id.Email)
+	case "name":
+		value = headerText(id.Name)
+	case "username":
+		value = headerText(id.Username)
+	case "groups":
+		value = headerList(groups)
+	case "provider":
+		value = headerText(id.Provider)
+	case "device":
+		value = headerText(req.Device.ID)
+	case "claim":
+		value = claimText(id.Claims[h.claim])
+	}
+	if len(value) > maxHeaderValue {
+		return ""
+	}
+	return value
+}
+
+// claimText writes a claim. Objects have no form a header could carry.
+func claimText(claim any) string {
+	switch v := claim.(type) {
+	case string:
+		return headerText(v)
+	case bool, float64, int64, int, fmt.Stringer: // Stringer: json.Number
+		return headerText(fmt.Sprint(v))
+	case []string:
+		return headerList(v)
+	case []any:
+		list := make([]string, 0, len(v))
+		for _, item := range v {
+			if s, ok := item.(string); ok {
+				list = append(list, s)
+			}
+		}
+		return headerList(list)
+	}
+	return ""
+}
+
+// headerList joins values by commas; a comma within a value is written %2C.
+func headerList(values []string) string {
+	list := make([]string, len(values))
+	for i, value := range values {
+		list[i] = strings.ReplaceAll(headerText(value), ",", "%2C")
+	}
+	return strings.Join(list, ",")
+}
+
+// headerText makes any string fit for a header: bytes outside printable ASCII,
+// the percent sign, and blanks at either end are percent-encoded, so that the
+// original can be had back exactly and no byte can end the header.
+func headerText(s string) string {
+	plain := true
+	for i := range len(s) {
+		if !headerByte(s, i) {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return s
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; headerByte(s, i) {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(upperHex[c>>4])
+			b.WriteByte(upperHex[c&15])
+		}
+	}
+	return b.String()
+}
+
+func headerByte(s string, i int) bool {
+	c := s[i]
+	if c == ' ' {
+		return i > 0 && i < len(s)-1
+	}
+	return c > ' ' && c < 0x7f && c != '%'
+}

@@ -1,0 +1,277 @@
+package proxy
+
+import (
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+var (
+	errNoConfig        = errors.New("no configuration is in force yet")
+	errHeaderSize      = errors.New("more header data than server.max_header_bytes")
+	errURLSize         = errors.New("a longer address than server.max_url_bytes")
+	errMethod          = errors.New("the method is not written in capital letters")
+	errConnect         = errors.New("this is no forward proxy")
+	errTargetForm      = errors.New("the request target does not begin with a slash")
+	errFragment        = errors.New("the request target holds a fragment")
+	errTwoHosts        = errors.New("Host and :authority differ")
+	errReadOnly        = errors.New("this address can only be read")
+	errNotReserved     = errors.New("no such address below the reserved prefix")
+	errNoLogin         = errors.New("no login is configured")
+	errReservedUpgrade = errors.New("addresses below the reserved prefix cannot be upgraded")
+	errForwardProto    = errors.New("a trusted proxy sent an X-Forwarded-Proto that is neither http nor https")
+)
+
+// passage is one request on its way past the stations.
+type passage struct {
+	door *Door
+	gen  *generation // the configuration it began with
+	in   *http.Request
+	out  *meter
+
+	// What the audit event holds; allocated together, because the recorder
+	// keeps them longer than the passage.
+	event *access.Event
+	req   *access.Request
+	dec   *access.Decision
+
+	start    time.Time
+	entry    *Entry
+	path     pathname
+	query    string // as it came
+	hasQuery bool   // also for a lone question mark
+	reserved bool   // one of our own addresses: nothing was decided
+	decided  bool   // dec is a verdict
+	status   int    // overrides the status of a refusal
+
+	assertion string
+	groups    []string
+	sent      bool   // the upstream has been asked
+	body      *tally // what the upstream is sent, if anything
+}
+
+// begin starts the record of a request before anything about it is looked at.
+func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
+	d.inFlight.Add(1)
+	record := &struct {
+		event access.Event
+		req   access.Request
+		dec   access.Decision
+	}{}
+	p := &passage{door: d, gen: d.live.Load(), in: r, start: d.now(),
+		event: &record.event, req: &record.req, dec: &record.dec}
+	p.out = &meter{ResponseWriter: w, passage: p}
+	p.req.Time = p.start.UTC().Round(0)
+	p.req.Door = access.Standalone
+	p.req.Method = r.Method
+	p.req.ID = d.newID()
+	return p
+}
+
+// newID returns 128 random bits in hexadecimal. Without randomness there is no
+// telling requests apart, so the request fails.
+func (d *Door) newID() string {
+	var id [16]byte
+	if _, err := io.ReadFull(d.rand, id[:]); err != nil {
+		panic(err)
+	}
+	return hex.EncodeToString(id[:])
+}
+
+// receive is station 1: the trust boundary. Behind it the request has one host,
+// one path and one query, headers say nothing about the visitor that Doorward
+// did not find out itself, and nobody has looked at who is asking.
+func (p *passage) receive() error {
+	r, req := p.in, p.req
+	peer := peerAddr(r.RemoteAddr)
+	trusted := p.gen.trusts(peer)
+	req.Network.IP = peer
+	if trusted {
+		req.Network.IP = clientAddr(peer, r.Header["X-Forwarded-For"], p.gen.trusts)
+		if id := r.Header.Get("X-Request-Id"); wellFormedID(id) {
+			req.ID = id
+		}
+	}
+	if headerBytes(r) > p.gen.Server.headerBytes() {
+		return access.Because(access.HeaderTooLarge, errHeaderSize)
+	}
+	if err := checkMethod(r.Method); err != nil {
+		return access.Because(access.BadRequest, err)
+	}
+	if err := p.receiveOrigin(trusted); err != nil {
+		return access.Because(access.BadRequest, err)
+	}
+	if err := p.receiveTarget(r.RequestURI); err != nil {
+		return err
+	}
+	if trusted && relayed(r.Header) {
+		r.TLS = nil // a certificate would be the proxy's, not the visitor's
+	}
+	dropUntrusted(r.Header)
+	// Trailers arrive after the decision and no rule sees them.
+	r.Trailer = nil
+	delete(r.Header, "Trailer")
+	return nil
+}
+
+// checkMethod refuses spellings that a rule would take for an unknown method
+// and an upstream for a known one.
+func checkMethod(method string) error {
+	if method == http.MethodConnect {
+		return errConnect
+	}
+	for i := range len(method) {
+		if 'a' <= method[i] && method[i] <= 'z' {
+			return errMethod
+		}
+	}
+	return nil
+}
+
+// receiveOrigin finds out scheme and host. Only a listed proxy may say that the
+// visitor used others than the connection shows.
+func (p *passage) receiveOrigin(trusted bool) error {
+	r, req := p.in, p.req
+	req.Scheme = "http"
+	if r.TLS != nil {
+		req.Scheme = "https"
+	}
+	host := r.Host
+	if trusted {
+		switch proto := lastOf(r.Header["X-Forwarded-Proto"]); strings.ToLower(proto) {
+		case "":
+		case "https", "wss":
+			req.Scheme = "https"
+		case "http", "ws":
+			req.Scheme = "http"
+		default:
+			return errForwardProto
+		}
+		if forwarded := lastOf(r.Header["X-Forwarded-Host"]); forwarded != "" {
+			host = forwarded
+		}
+	}
+	canonical, err := canonicalHost(host, req.Scheme)
+	if err != nil {
+		return err
+	}
+	// HTTP/2 lets a Host header stand beside :authority (RFC 9113 §8.3.1).
+	for _, other := range r.Header["Host"] {
+		if other, err := canonicalHost(other, req.Scheme); err != nil || other != canonical {
+			return errTwoHosts
+		}
+	}
+	req.Host = canonical
+	return nil
+}
+
+// receiveTarget reads the request target once, from its raw form. Only the
+// origin form is taken (RFC 9112 §3.2.1): net/http lets an absolute form
+// replace the Host header without a trace, and whoever stands in front of us
+// may have looked at that header.
+func (p *passage) receiveTarget(target string) error {
+	if len(target) > p.gen.Server.urlBytes() {
+		p.status = http.StatusRequestURITooLong
+		return access.Because(access.BadRequest, errURLSize)
+	}
+	if !strings.HasPrefix(target, "/") {
+		return access.Because(access.BadRequest, errTargetForm)
+	}
+	if strings.Contains(target, "#") {
+		return access.Because(access.BadRequest, errFragment)
+	}
+	path, query, hasQuery := strings.Cut(target, "?")
+	name, err := parsePathname(path)
+	if err != nil {
+		return err
+	}
+	if err := checkQuery(query); err != nil {
+		return err
+	}
+	p.path, p.query, p.hasQuery = name, query, hasQuery
+	p.req.Path, p.req.Query = name.Path, redactQuery(query)
+	return nil
+}
+
+// relayed reports whether a listed proxy speaks for somebody else.
+func relayed(h http.Header) bool {
+	return len(h["X-Forwarded-For"]) > 0 || len(h["X-Forwarded-Host"]) > 0 || len(h["X-Forwarded-Proto"]) > 0
+}
+
+// peerAddr returns the address of a socket's other end, invalid for a socket
+// that has none.
+func peerAddr(remote string) netip.Addr {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+// clientAddr walks X-Forwarded-For from the right, the end that proxies append
+// to, for as long as the address that speaks is trusted. What stands further
+// left, or behind something unreadable, is anybody's invention.
+func clientAddr(peer netip.Addr, forwarded []string, trusts func(netip.Addr) bool) netip.Addr {
+	addr := peer
+	for i := len(forwarded) - 1; i >= 0; i-- {
+		for line, more := forwarded[i], true; more; {
+			if !trusts(addr) {
+				return addr
+			}
+			hop := line
+			if comma := strings.LastIndexByte(line, ','); comma >= 0 {
+				line, hop = line[:comma], line[comma+1:]
+			} else {
+				more = false
+			}
+			next, ok := parseHop(strings.Trim(hop, " \t"))
+			if !ok {
+				return addr
+			}
+			addr = next
+		}
+	}
+	return addr
+}
+
+// parseHop reads an address, with a port where a proxy adds one.
+func parseHop(hop string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
+	if err != nil {
+		ap, err := netip.ParseAddrPort(hop)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		addr = ap.Addr()
+	}
+	return addr.Unmap().WithZone(""), true
+}
+
+// lastOf returns the last element of a comma-separated header: what the nearest
+// proxy wrote.
+func lastOf(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	last := values[len(values)-1]
+	return strings.Trim(last[strings.LastIndexByte(last, ',')+1:], " \t")
+}
+
+// wellFormedID accepts request ids that are safe in a header, a log and a page.
+func wellFormedID(id string) bool {
+	if len(id) < 8 || len(id) > 64 {
+		return false
+	}
+	for i := range len(id) {
+		if c := id[i]; !unreserved(c) || c == '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// finish is station 9. It is deferred before anything else happens to a
+// request, and records every one exactly once, whatever became of it.
+func (p *passage) finish() {
+	defer p.door.inFlight.Add(-1)
+	defer p.record()
+	switch v := recover(); {
+	case v == nil:
+	case v == http.ErrAbortHandler:
+		p.aborted()
+		panic(v)
+	default:
+		p.panicked(v)
+	}
+}
+
+// aborted notes why an answer was cut off in the middle.
+func (p *passage) aborted() {
+	if p.event.Response.Reason != "" {
+		return
+	}
+	switch {
+	case p.door.base.Err() != nil:
+		p.event.Response.Reason = access.ShuttingDown
+	case p.in.Context().Err() != nil || p.out.failed:
+		p.event.Response.Reason = access.ClientGone
+	default:
+		p.event.Response.Reason = access.UpstreamBroken
+	}
+}
+
+// panicked answers for a bug. The visitor learns that there was one; a request
+// that was not decided yet is refused.
+func (p *passage) panicked(v any) {
+	p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), slog.LevelError, "panic while serving a request",
+		slog.String("request", p.req.ID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	if !p.decided && !p.reserved {
+		p.req.Fault = access.InternalError
+		*p.dec = access.Decision{Reason: access.InternalError}
+	}
+	p.event.Response.Reason = access.InternalError
+	p.refuse(access.InternalError) // aborts the connection if an answer has begun
+}
+
+// record hands the event over. Requests for our own addresses are recorded
+// without a decision, since no policy was asked.
+func (p *passage) record() {
+	e := p.event
+	e.Kind, e.Time, e.Request, e.RequestID = access.EventDecision, p.req.Time, p.req, p.req.ID
+	e.Session = p.req.Session.ID
+	if !p.reserved || p.decided {
+		e.Decision = p.dec
+	}
+	e.Response.Status = p.out.status
+	e.Response.BytesOut = p.out.written.Load()
+	e.Response.BytesIn = p.out.read.Load()
+	if p.body != nil {
+		e.Response.BytesIn += p.body.n.Load()
+	}
+	e.Response.Duration = p.door.now().Sub(p.start)
+	p.door.recorder.Record(e)
+}
+
+// meter is the response writer of a passage. It counts, and keeps the abilities
+// of the one it wraps for http.ResponseController.
+type meter struct {
+	http.ResponseWriter
+	passage  *passage
+	status   int
+	hijacked bool
+	failed   bool // the visitor's connection broke
+	written  atomic.Int64
+	read     atomic.Int64 // only after a hijack
+}
+
+// Unwrap lets http.ResponseController reach what the server offers.
+func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+// started reports whether part of an answer is out.
+func (m *meter) started() bool { return m.status != 0 || m.hijacked }
+
+// WriteHeader implements http.ResponseWriter.
+func (m *meter) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return // the server says so itself, when the body is read
+	}
+	if status > 100 && status < 200 {
+		cleanResponse(m.Header()) // an upstream's interim answer
+		m.ResponseWriter.WriteHeader(status)
+		return
+	}
+	if m.status == 0 {
+		m.status = status
+	}
+	m.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (m *meter) Write(b []byte) (int, error) {
+	if m.status == 0 {
+		m.status = http.StatusOK
+	}
+	n, err := m.ResponseWriter.Write(b)
+	m.written.Add(int64(n))
+	if err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
+		m.failed = true
+	}
+	return n, err
+}
+
+// FlushError is found by http.ResponseController.
+func (m *meter) FlushError() error {
+	if m.status == 0 {
+		m.status = http.StatusOK
+	}
+	return http.NewResponseController(m.ResponseWriter).Flush()
+}
+
+// Hijack is found by http.ResponseController. The bytes of the connection are
+// counted from then on.
+func (m *meter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(m.ResponseWriter).Hijack()
+	if err != nil {
+		return conn, rw, err
+	}
+	m.hijacked, m.status = true, http.StatusSwitchingProtocols
+	return &meteredConn{conn, m}, rw, nil
+}
+
+// meteredConn counts both directions of an upgraded connection.
+type meteredConn struct {
+	net.Conn
+	meter *meter
+}
+
+// Read implements net.Conn.
+func (c *meteredConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.meter.read.Add(int64(n))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *meteredConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.meter.written.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite ends one direction, where the connection can do that.
+func (c *meteredConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// tally counts a request body while it is read. It wraps the body of the
+// request to the upstream: the server recognises its own by the type, and would
+// wait for the body of a refused request that expects 100 (Continue).
+type tally struct {
+	io.ReadCloser
+	n      atomic.Int64
+	failed atomic.Bool
+}
+
+// Read implements io.Reader.
+func (t *tally) Read(b []byte) (int, error) {
+	n, err := t.ReadCloser.Read(b)
+	t.n.Add(int64(n))
+	if err != nil && err != io.EOF {
+		t.failed.Store(true)
+	}
+	return n, err
+}

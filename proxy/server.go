@@ -1,0 +1,49 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	drainTimeout      = 30 * time.Second
+	concurrentStreams = 250
+)
+
+// NewServer returns a server for a door with limits against slow and flooding
+// clients. Its TLSConfig is set by the caller, from TLS.Config. Without TLS it
+// also takes HTTP/2 with prior knowledge (RFC 9113 §3.3), as proxies in front
+// of it speak for gRPC.
+func NewServer(c Config, d *Door) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(!c.TLS.Enabled())
+	return &http.Server{
+		Addr:              c.Address(),
+		Handler:           d,
+		ReadHeaderTimeout: c.ReadHeaderTimeout.Or(readHeaderTimeout),
+		IdleTimeout:       c.IdleTimeout.Or(idleTimeout),
+		// net/http answers on its own, without a record. It is given more room,
+		// so that what is merely too large gets a page and an audit event.
+		MaxHeaderBytes: 4 * c.headerBytes(),
+		Protocols:      &protocols,
+		// "OPTIONS *" is answered, and recorded, like everything else.
+		DisableGeneralOptionsHandler: true,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: concurrentStreams,
+			SendPingTimeout:      time.Minute,
+			PingTimeout:          15 * time.Second,
+		},
+		ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return d.base },
+	}
+}
+
+// Drain returns how long requests in flight may go on after the end.
+func (c *Config) Drain() time.Duration { return c.DrainTimeout.Or(drainTimeout) }

@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Decider decides. It is pure: the same request always gets the same answer.
+type Decider interface {
+	// Decide returns the verdict on a request whose facts have been gathered.
+	Decide(*access.Request) access.Decision
+	// Groups returns the configured groups that the route's rules mention and
+	// the identity is in, sorted. Upstreams learn of no others.
+	Groups(route string, id *access.Identity) []string
+}
+
+// Identifier says who asks.
+type Identifier interface {
+	// Identify fills req.Identity with req.Session or req.Credential. It leaves Nobody, without an
+	// error, where the visitor presents nothing that counts; an error means that
+	// it could not tell, which refuses the request.
+	Identify(r *http.Request, req *access.Request) error
+}
+
+// Inspector says on which device.
+type Inspector interface {
+	// Inspect fills req.Device. An error means that it could not tell.
+	Inspect(r *http.Request, req *access.Request) error
+}
+
+// Login conducts logins.
+type Login interface {
+	// Begin answers a navigation with the redirect that starts a login, or a
+	// stronger one, and comes back to the same address.
+	Begin(w http.ResponseWriter, r *http.Request, req *access.Request, ask access.LoginRequire, provider string) error
+	// Serve answers login, callback, logout, backchannel-logout and
+	// frontchannel-logout below access.Prefix. An error is returned before
+	// anything was written; its reason is shown to the visitor.
+	Serve(w http.ResponseWriter, r *http.Request, req *access.Request) error
+}
+
+// Recorder keeps the audit events.
+type Recorder interface {
+	// Record takes one event. The event belongs to the recorder afterwards.
+	Record(*access.Event)
+	// Err is not nil while events cannot be written.
+	Err() error
+}
+
+// Snapshot is one configuration in force. It is not changed after Swap.
+type Snapshot struct {
+	// Version names the configuration in decisions.
+	Version string
+	// Server is the validated section `server:`. Listen and TLS are used by
+	// NewServer and NewTLS; everything else takes effect with the snapshot.
+	Server Config
+	// Routes finds the route of a request.
+	Routes *Table
+
+	Policy   Decider
+	Identify Identifier
+	Inspect  Inspector // nil: nothing is known of any device
+	Login    Login
+	Forms    Forms // nil: forms that need a login first are not kept
+
+	// AuditRequired refuses what cannot be recorded.
+	AuditRequired bool
+}
+
+// generation is a snapshot with what is derived from it once, at Swap.
+type generation struct {
+	*Snapshot
+	trusted    []netip.Prefix
+	authScheme string
+	authHost   string // empty: every host does its own logins
+	upstreams  map[*Entry]*upstream
+}
+
+// owns reports whether reserved paths are served on a host.
+func (g *generation) owns(scheme, host string) bool {
+	return g.authHost != "" && host == g.authHost && scheme == g.authScheme || g.Routes.owns(scheme, host)
+}
+
+// trusts reports whether an address belongs to a listed proxy.
+func (g *generation) trusts(addr netip.Addr) bool {
+	for _, prefix := range g.trusted {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,243 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+const (
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 10 * time.Second
+	defaultTimeout   = 60 * time.Second
+	idlePerUpstream  = 256
+	responseHeaders  = 256 << 10
+)
+
+// upstream is the way to one route's application: its addresses and the
+// connections to them.
+type upstream struct {
+	targets   []url.URL
+	transport *http.Transport
+	next      atomic.Uint32
+	made      [sha256.Size]byte // digest of everything it was made from
+}
+
+// dialError tells that a connection was never made, so that nothing of the
+// request can have reached anybody.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// connect gives every route of a generation its upstream. One that did not
+// change keeps its connections.
+func (g *generation) connect(dial dialer, old *generation) error {
+	g.upstreams = map[*Entry]*upstream{}
+	have := map[[sha256.Size]byte]*upstream{}
+	if old != nil {
+		for _, u := range old.upstreams {
+			have[u.made] = u
+		}
+	}
+	for entry := range g.Routes.entries {
+		u, err := newUpstream(entry, dial)
+		if err != nil {
+			return fmt.Errorf("route %s: %w", entry.Route.ID, err)
+		}
+		if same := have[u.made]; same != nil {
+			u = same
+		}
+		g.upstreams[entry] = u
+	}
+	return nil
+}
+
+// retire closes the idle connections that the next generation does not use.
+// Those in use close when they have been idle for a while.
+func (g *generation) retire(next *generation) {
+	kept := map[*upstream]bool{}
+	if next != nil {
+		for _, u := range next.upstreams {
+			kept[u] = true
+		}
+	}
+	for _, u := range g.upstreams {
+		if !kept[u] {
+			u.transport.CloseIdleConnections()
+		}
+	}
+}
+
+type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newUpstream(entry *Entry, dial dialer) (*upstream, error) {
+	route := entry.Route
+	conf, digest, err := clientTLS(&route.UpstreamTLS)
+	if err != nil {
+		return nil, err
+	}
+	timeout := route.Timeout.Or(defaultTimeout)
+	made := sha256.New()
+	fmt.Fprintf(made, "%q %q %v %s %x", route.ID, route.To, timeout, conf.ServerName, digest)
+	var protocols http.Protocols
+	if entry.h2c {
+		protocols.SetUnencryptedHTTP2(true)
+	} else {
+		protocols.SetHTTP1(true)
+		protocols.SetHTTP2(true)
+	}
+	u := &upstream{
+		targets: entry.targets,
+		transport: &http.Transport{
+			// No Proxy: the environment must not redirect requests that carry
+			// assertions.
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := dial(ctx, network, address)
+				if err != nil {
+					return nil, &dialError{err}
+				}
+				return conn, nil
+			},
+			TLSClientConfig:        conf,
+			Protocols:              &protocols,
+			TLSHandshakeTimeout:    handshakeTimeout,
+			ResponseHeaderTimeout:  timeout,
+			ExpectContinueTimeout:  time.Second,
+			IdleConnTimeout:        90 * time.Second,
+			MaxIdleConnsPerHost:    idlePerUpstream,
+			MaxResponseHeaderBytes: responseHeaders,
+			DisableCompression:     true, // bodies pass as they are
+		},
+	}
+	made.Sum(u.made[:0])
+	return u, nil
+}
+
+// clientTLS reads the files of `upstream_tls`. The digest covers their content.
+func clientTLS(c *access.UpstreamTLS) (*tls.Config, []byte, error) {
+	conf := &tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}
+	digest := sha256.New()
+	if c.CA != "" {
+		pool, pem, err := readPool(c.CA)
+		if err != nil {
+			return nil, nil, err
+		}
+		digest.Write(pem)
+		conf.RootCAs = pool
+	}
+	if c.ClientCert != "" {
+		cert, err := tls.LoadX509KeyPair(c.ClientCert, c.ClientKey)
+		if err != nil {
+			return nil, nil, fmt.Errorf("client certificate %s: %w", c.ClientCert, err)
+		}
+		for _, der := range cert.Certificate {
+			digest.Write(der)
+		}
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	return conf, digest.Sum(nil), nil
+}
+
+func readPool(file string) (*x509.CertPool, []byte, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, nil, fmt.Errorf("%s holds no certificate", file)
+	}
+	return pool, pem, nil
+}
+
+// roundTrip sends a request to the next upstream address in turn, and to
+// another one only while no connection could be made: then nothing was sent,
+// and nobody is asked twice.
+func (u *upstream) roundTrip(req *http.Request, trying func(*url.URL)) (*http.Response, error) {
+	body := req.Body
+	turn := int(u.next.Add(1) % uint32(len(u.targets)))
+	var err error
+	for i := range u.targets {
+		target := &u.targets[(turn+i)%len(u.targets)]
+		trying(target)
+		attempt := req.WithContext(req.Context())
+		at := *req.URL
+		at.Scheme, at.Host = target.Scheme, target.Host
+		attempt.URL = &at
+		if attempt.Host == "" {
+			attempt.Host = target.Host
+		}
+		if body != nil && len(u.targets) > 1 {
+			attempt.Body = stayOpen{body}
+		}
+		var res *http.Response
+		if res, err = u.transport.RoundTrip(attempt); err == nil {
+			return res, nil
+		}
+		var unreached *dialError
+		if !errors.As(err, &unreached) || req.Context().Err() != nil {
+			break
+		}
+	}
+	return nil, err
+}
+
+// stayOpen keeps a body readable for the next attempt: a transport closes it
+// when it cannot connect. Its owner closes it in the end.
+type stayOpen struct{ io.Reader }
+
+// Close implements io.Closer.
+func (stayOpen) Close() error { return nil }
+
+// upstreamReason says what went wrong on the way to an upstream.
+func upstreamReason(err error) access.Reason {
+	var (
+		unreached *dialError
+		timeout   interface{ Timeout() bool }
+		badCert   *tls.CertificateVerificationError
+		badRecord tls.RecordHeaderError
+		op        *net.OpError
+	)
+	switch {
+	case errors.As(err, &unreached):
+		return access.UpstreamUnreachable
+	case errors.As(err, &badCert), errors.As(err, &badRecord), errors.Is(err, http.ErrSchemeMismatch),
+		errors.As(err, &op) && slices.Contains([]string{"remote error", "local error"}, op.Op): // a TLS alert
+		return access.UpstreamTLSFailed
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return access.UpstreamTimeout
+	default:
+		return access.UpstreamBroken
+	}
+}
+
+// buffers lends out the buffers that bodies are copied through.
+type buffers struct{ pool sync.Pool }
+
+const bufferBytes = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[bufferBytes]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, bufferBytes)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(buf []byte) { b.pool.Put((*[bufferBytes]byte)(buf)) }
