@@ -1,0 +1,37 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/doorward/doorward/internal/serve"
+)
+
+func serveCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the proxy",
+		Long: "Run the proxy until SIGTERM or Ctrl-C. SIGHUP, and any change of the configuration or a file it\n" +
+			"names, loads the configuration again; one with mistakes is reported and the running one stays.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			reload := make(chan os.Signal, 1)
+			signal.Notify(reload, syscall.SIGHUP)
+			defer signal.Stop(reload)
+			err := serve.Run(ctx, serve.Options{
+				Config:  s.config,
+				Version: buildVersion(),
+				Reload:  reload,
+			})
+			if err != nil {
+				return &exitError{code: exitCodeOf(err), err: err}
+			}
+			return nil
+		},
+	}
+}

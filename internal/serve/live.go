@@ -1,0 +1,227 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/doorward/doorward/authn"
+	"github.com/doorward/doorward/config"
+	"github.com/doorward/doorward/devicecheck"
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/session"
+	"github.com/doorward/doorward/internal/store"
+	"github.com/doorward/doorward/internal/telemetry"
+	"github.com/doorward/doorward/proxy"
+)
+
+// live holds the configuration in force and replaces it whole, or not at all.
+type live struct {
+	opts     Options
+	log      *slog.Logger
+	metrics  *telemetry.Metrics
+	records  *recorder
+	door     *proxy.Door
+	sessions *session.Manager
+	store    store.Store
+	tls      *proxy.TLS // nil: plaintext
+
+	installing sync.Mutex // one reload at a time
+	current    atomic.Pointer[installed]
+}
+
+// installed is one configuration with the parts that were made for it.
+type installed struct {
+	cfg     *config.Config
+	authn   *authn.Authenticator
+	devices *devicecheck.Inspector
+	stop    context.CancelFunc // ends the parts' background work
+}
+
+// install makes the parts a configuration asks for and swaps them in. Parts
+// that did not change hand over what they know: keys, metadata, inventories.
+func (l *live) install(ctx context.Context, cfg *config.Config) error {
+	l.installing.Lock()
+	defer l.installing.Unlock()
+	before := l.current.Load()
+	if before == nil {
+		before = &installed{stop: func() {}}
+	}
+
+	// Everything that can fail comes before anything that changes.
+	clientCAs, err := cfg.Server.TLS.ClientCAs()
+	if err != nil {
+		return fmt.Errorf("server.tls.client_ca: %w", err)
+	}
+	flowKey, err := l.sessions.Key(ctx, "login flows")
+	if err != nil {
+		return err
+	}
+	who, err := authn.New(authn.Options{
+		Providers: cfg.Providers, AuthURL: cfg.Server.AuthURL, Owns: cfg.Table.Owns,
+		Sessions: l.sessions, Forms: l.store, Previous: before.authn, FlowKey: flowKey, Log: l.log, Emit: l.records.Record,
+	})
+	if err != nil {
+		return err
+	}
+	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Previous: before.devices, Log: l.log})
+	if err != nil {
+		return err
+	}
+	if err := l.loadTLS(cfg.Server.TLS); err != nil {
+		return fmt.Errorf("server.tls: %w", err)
+	}
+	err = l.door.Swap(&proxy.Snapshot{
+		Version: cfg.Version, Server: cfg.Server.Config, Routes: cfg.Table, Policy: cfg.Policy,
+		Identify: who, Inspect: devices, Login: who, Forms: who, AuditRequired: cfg.Audit.Required,
+	})
+	if err != nil {
+		return err
+	}
+
+	l.sessions.SetRefresher(who)
+	running, stop := context.WithCancel(ctx)
+	go who.Run(running)
+	go devices.Run(running)
+	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, stop: stop})
+	before.stop()
+	l.metrics.WatchProviders(who.Ready)
+	l.metrics.WatchSources(func() []telemetry.Source { return sources(devices) })
+	l.metrics.Loaded(cfg.Version, routeIDs(cfg), providerIDs(cfg))
+	if before.cfg != nil {
+		l.warnOfRestart(before.cfg, cfg)
+	}
+	return nil
+}
+
+// loadTLS reads the certificate files. Whether to speak TLS at all is settled
+// at the start.
+func (l *live) loadTLS(conf proxy.TLSConfig) (err error) {
+	switch {
+	case l.current.Load() == nil && conf.Enabled():
+		l.tls, err = proxy.NewTLS(conf)
+	case l.tls != nil && conf.Enabled():
+		err = l.tls.Reload(conf)
+	}
+	return err
+}
+
+// follow loads the configuration again when a file changes or someone asks.
+func (l *live) follow(ctx context.Context) {
+	changed := make(chan struct{}, 1)
+	go func() {
+		err := config.Watch(ctx, l.current.Load().cfg, config.WatchOptions{Log: l.log}, func() {
+			select {
+			case changed <- struct{}{}:
+			default: // a reload that has not begun yet will see this change too
+			}
+		})
+		if err != nil {
+			l.log.Error("changes of the configuration are not noticed; send SIGHUP", "error", err)
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-l.opts.Reload:
+			if err := l.records.audit.Reopen(); err != nil {
+				l.log.Error("the audit log was not reopened; the old file goes on", "error", err)
+			}
+		}
+		l.reload(ctx)
+	}
+}
+
+// reload replaces the configuration, or reports why the running one stays.
+func (l *live) reload(ctx context.Context) {
+	cfg, err := config.Load(l.opts.Config)
+	if err == nil {
+		err = l.install(ctx, cfg)
+	}
+	event := &access.Event{Kind: access.EventConfig, Time: time.Now()}
+	if err != nil {
+		l.metrics.LoadFailed()
+		l.log.Error("the configuration was not loaded; the running one stays", "error", err)
+		event.Reason, event.Note = access.InternalError, "the configuration was not loaded; the running one stays"
+	} else {
+		l.log.Info("configuration loaded", "version", cfg.Version, "routes", len(cfg.Routes))
+		event.Reason, event.Note = access.Allowed, "configuration "+cfg.Version+" is in force"
+	}
+	l.records.Record(event)
+}
+
+// warnOfRestart names what a reload cannot change.
+func (l *live) warnOfRestart(before, now *config.Config) {
+	for key, same := range map[string]bool{
+		"server.listen":       before.Server.Address() == now.Server.Address(),
+		"server.admin":        reflect.DeepEqual(before.Server.Admin, now.Server.Admin),
+		"server.tls (on/off)": before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
+		"sessions":            reflect.DeepEqual(before.Sessions, now.Sessions),
+		"audit.to":            reflect.DeepEqual(before.Audit.To, now.Audit.To),
+		"log":                 before.Log == now.Log,
+		// The listener's own limits; whatever the door checks takes effect at once.
+		"server.read_header_timeout": before.Server.ReadHeaderTimeout == now.Server.ReadHeaderTimeout,
+		"server.idle_timeout":        before.Server.IdleTimeout == now.Server.IdleTimeout,
+		"server.max_header_bytes":    before.Server.MaxHeaderBytes == now.Server.MaxHeaderBytes,
+		"audit.required":             before.Audit.Required == now.Audit.Required,
+	} {
+		if !same {
+			l.log.Warn("this change takes effect at the next start", "key", key)
+		}
+	}
+}
+
+func (l *live) stop() {
+	if now := l.current.Load(); now != nil {
+		now.stop()
+	}
+}
+
+func sources(devices *devicecheck.Inspector) []telemetry.Source {
+	var list []telemetry.Source
+	for _, s := range devices.Status() {
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, Failing: !s.FailingSince.IsZero()})
+	}
+	return list
+}
+
+// status is what the admin listener shows of the configuration in force.
+func (l *live) status() any {
+	now := l.current.Load()
+	providers := map[string]string{}
+	for id, err := range now.authn.Ready() {
+		providers[id] = "ready"
+		if err != nil {
+			providers[id] = err.Error()
+		}
+	}
+	return map[string]any{
+		"config":    now.cfg.Version,
+		"routes":    routeIDs(now.cfg),
+		"providers": providers,
+		"devices":   now.devices.Status(),
+		"in_flight": l.door.InFlight(),
+	}
+}
+
+func routeIDs(cfg *config.Config) []string {
+	var ids []string
+	for i := range cfg.Routes {
+		ids = append(ids, cfg.Routes[i].ID)
+	}
+	return ids
+}
+
+func providerIDs(cfg *config.Config) []string {
+	var ids []string
+	for i := range cfg.Providers {
+		ids = append(ids, cfg.Providers[i].ID)
+	}
+	return ids
+}

@@ -1,0 +1,198 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/doorward/doorward/config"
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/admin"
+	"github.com/doorward/doorward/internal/audit"
+	"github.com/doorward/doorward/internal/session"
+	"github.com/doorward/doorward/internal/store"
+	"github.com/doorward/doorward/internal/telemetry"
+	"github.com/doorward/doorward/proxy"
+)
+
+// Options say what to run.
+type Options struct {
+	// Config is the path of the configuration file.
+	Config string
+	// Version is the version of the program.
+	Version string
+	// LogTo receives the operator's log, as the section `log` of the
+	// configuration wants it. Default os.Stderr.
+	LogTo io.Writer
+	// Reload asks for the configuration to be loaded again, as SIGHUP does.
+	// May be nil.
+	Reload <-chan os.Signal
+	// Ready is called once everything listens. May be nil.
+	Ready func()
+}
+
+// Run serves until ctx ends, then drains and returns nil. It returns
+// config.Problems, without having opened anything, where the configuration is
+// wrong, and any other error where a part could not be opened or has failed.
+func Run(ctx context.Context, opts Options) error {
+	cfg, err := config.Load(opts.Config)
+	if err != nil {
+		return err
+	}
+	if opts.LogTo == nil {
+		opts.LogTo = os.Stderr
+	}
+	log, err := telemetry.NewLogger(opts.LogTo, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+
+	// What happened, and how it is doing. Everything below reports through emit.
+	auditLog, err := audit.Open(cfg.Audit, audit.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	metrics := telemetry.New(telemetry.Options{Version: opts.Version})
+	metrics.WatchAudit(auditLog)
+	records := &recorder{audit: auditLog, metrics: metrics, log: log}
+	defer records.close()
+
+	// Who is logged in.
+	kept, err := store.Open(cfg.Sessions.Store, time.Now)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Log: log, Emit: records.Record})
+	if err != nil {
+		return err
+	}
+	defer sessions.Close()
+
+	// The road, not yet open: it gets its configuration from install.
+	signingKey, err := sessions.Key(ctx, "assertion keys")
+	if err != nil {
+		return err
+	}
+	signer, err := proxy.NewSigner(ctx, proxy.SignerOptions{Store: kept, Key: signingKey})
+	if err != nil {
+		return err
+	}
+	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Log: log})
+	defer door.Close()
+
+	// The live configuration: installed now, and again whenever it changes.
+	live := &live{
+		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept,
+	}
+	defer live.stop()
+	if err := live.install(ctx, cfg); err != nil {
+		return err
+	}
+	go live.follow(ctx)
+
+	// The listeners. A failed one ends the run.
+	failed := make(chan error, 2)
+	server := proxy.NewServer(cfg.Server.Config, door)
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer metrics.Begin(access.Standalone)()
+		door.ServeHTTP(w, r)
+	})
+	if live.tls != nil {
+		server.TLSConfig = live.tls.Config()
+	}
+	ready := &readiness{live: live}
+	adminServer := &http.Server{
+		Handler: admin.New(admin.Options{
+			Config: cfg.Server.Admin, Checks: ready.checks, Metrics: metrics.Handler(),
+			Version: opts.Version, Status: live.status, Log: log,
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	if err := listen(adminServer, cfg.Server.Admin.Address(), "server.admin.listen", failed); err != nil {
+		return err
+	}
+	defer adminServer.Close()
+	if err := listen(server, cfg.Server.Address(), "server.listen", failed); err != nil {
+		return err
+	}
+	defer server.Close()
+	ready.set(true)
+	log.Info("serving", "address", cfg.Server.Address(), "tls", cfg.Server.TLS.Enabled(), "admin", cfg.Server.Admin.Address(),
+		"routes", len(cfg.Routes), "config", cfg.Version)
+	if opts.Ready != nil {
+		opts.Ready()
+	}
+
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+
+	// Stopping: tell load balancers first, let requests finish, then close.
+	ready.set(false)
+	limit := live.current.Load().cfg.Server.Drain()
+	log.Info("draining", "limit", limit)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	// Shutdown does not wait for upgraded connections, Drain does.
+	if err := errors.Join(server.Shutdown(drain), door.Drain(drain)); err != nil {
+		log.Warn("some requests were cut off", "error", err, "in_flight", door.InFlight())
+		door.Close()
+		// What was cut off still leaves its record.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		door.Drain(last)
+	}
+	return nil
+}
+
+// listen starts a server on an address.
+func listen(server *http.Server, address, key string, failed chan<- error) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("%s: %w; choose another address or stop what uses this one", key, err)
+	}
+	go func() {
+		serve := server.Serve
+		if server.TLSConfig != nil {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		}
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("%s: %w", key, err)
+		}
+	}()
+	return nil
+}
+
+// recorder sends each event to everyone who counts or keeps it.
+type recorder struct {
+	audit   *audit.Log
+	metrics *telemetry.Metrics
+	log     *slog.Logger
+}
+
+// Record implements proxy.Recorder.
+func (r *recorder) Record(e *access.Event) {
+	r.metrics.Event(e)
+	telemetry.LogEvent(context.Background(), r.log, e)
+	r.audit.Record(e) // last: the event is the log's from here on
+}
+
+// Err implements proxy.Recorder.
+func (r *recorder) Err() error { return r.audit.Err() }
+
+func (r *recorder) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := r.audit.Close(ctx); err != nil {
+		r.log.Error("the audit log could not be completed", "error", err)
+	}
+}
