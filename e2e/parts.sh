@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs the real parts that the tests talk to, where they are missing.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need chromium chromium
+need node nodejs
+need npm npm
+need gcc gcc # the race detector links with it
+
+if ((${#missing[@]})); then
+  echo "installing: ${missing[*]}"
+  as_root=()
+  ((EUID == 0)) || as_root=(sudo)
+  "${as_root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# npm ci removes node_modules first; skip it while the lock file is unchanged.
+stamp=oidc-provider/node_modules/.installed
+if ! cmp -s oidc-provider/package-lock.json "$stamp"; then
+  echo "installing: npm oidc-provider"
+  (cd oidc-provider && npm ci --no-audit --no-fund --loglevel=error)
+  cp oidc-provider/package-lock.json "$stamp"
+fi
