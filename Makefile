@@ -1,0 +1,40 @@
+# `make test` is the whole truth: it installs the real parts the tests talk to,
+# then runs everything with them required. CI runs exactly this.
+
+GO ?= go
+FUZZTIME ?= 2s
+
+.PHONY: build test demo lint fuzz parts generate bench
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
+
+test: parts lint
+	DOORWARD_REQUIRE_PARTS=1 $(GO) test -race -timeout 12m ./...
+	$(MAKE) --no-print-directory bench BENCHTIME=100x
+	$(MAKE) --no-print-directory fuzz
+
+# Debian packages and npm modules that the stories drive: a browser and an
+# independent OpenID provider.
+parts:
+	./e2e/parts.sh
+
+demo:
+	$(GO) run ./cmd/demo
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
+	$(GO) vet ./...
+
+# A smoke run of every fuzzer: the seed corpora run with the tests, this adds
+# FUZZTIME of search to each.
+fuzz:
+	./e2e/fuzz.sh $(FUZZTIME)
+
+BENCHTIME ?= 1s
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./authz ./proxy ./internal/session ./devicecheck
+
+# docs/config.md and config/schema.json come from the comments in the code.
+generate:
+	$(GO) generate ./...
