@@ -111,8 +111,21 @@ func (w *watch) look(before stamps) stamps {
 	return stampsOf(w.files)
 }
 
-// arm watches exactly the directories that hold the files.
+// arm watches exactly the directories that hold the files. A directory can appear
+// between finding out that it is missing and watching the one above it, and
+// nobody announces it then; so arm looks again until it finds nothing new.
 func (w *watch) arm() {
+	for range maxLinks {
+		if !w.armOnce() {
+			return
+		}
+	}
+}
+
+// armOnce reports whether it began to watch a directory. Each call that does
+// reaches further down towards the files, or follows links that were replaced
+// meanwhile.
+func (w *watch) armOnce() (more bool) {
 	wanted := map[string]bool{}
 	for _, file := range w.files {
 		for _, dir := range directories(file) {
@@ -128,8 +141,11 @@ func (w *watch) arm() {
 	for dir := range wanted {
 		if err := w.hints.Add(dir); err != nil {
 			w.log.Warn("watching the configuration", "directory", dir, "error", err)
+			continue
 		}
+		more = true
 	}
+	return more
 }
 
 // maxLinks bounds the symbolic links that are followed for one file.
