@@ -35,7 +35,7 @@ func (a *Authenticator) serveCallback(w http.ResponseWriter, r *http.Request, re
 
 // finish ends a login with a provider (OpenID Connect Core §3.1.2.5 on).
 func (a *Authenticator) finish(w http.ResponseWriter, r *http.Request, req *access.Request, form url.Values) error {
-	origin := originOf(req)
+	origin := req.Origin()
 	var f flow
 	if err := a.seal.open(form.Get("state"), &f, forProvider, origin); err != nil {
 		return access.Because(access.LoginStateUnknown, err)
@@ -70,7 +70,7 @@ func (a *Authenticator) finish(w http.ResponseWriter, r *http.Request, req *acce
 // complete judges a provider's answer to a login of this browser, and returns
 // the secret of the session that it led to.
 func (a *Authenticator) complete(r *http.Request, req *access.Request, form url.Values, f *flow, p *pending) (secret string, err error) {
-	origin := originOf(req)
+	origin := req.Origin()
 	c := a.clients[f.Provider]
 	if c == nil {
 		return "", access.Becausef(access.LoginFailed, "provider %q was removed meanwhile", f.Provider)
@@ -215,6 +215,6 @@ func (a *Authenticator) restart(w http.ResponseWriter, req *access.Request, f *f
 	if a.clients[f.Provider] != nil {
 		lr.Provider = f.Provider
 	}
-	redirect(w, originOf(req)+access.LoginPath+"?"+lr.values().Encode())
+	redirect(w, req.Origin()+access.LoginPath+"?"+lr.values().Encode())
 	return nil
 }

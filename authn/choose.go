@@ -55,7 +55,7 @@ func (a *Authenticator) askWhere(w http.ResponseWriter, req *access.Request, lr 
 		return access.Becausef(access.ProviderUnavailable, "no provider is configured")
 	}
 	if req.Path != access.LoginPath {
-		redirect(w, originOf(req)+access.LoginPath+"?"+lr.values().Encode())
+		redirect(w, req.Origin()+access.LoginPath+"?"+lr.values().Encode())
 		return nil
 	}
 	lr.Provider = ""

@@ -106,15 +106,6 @@ func TestPlainHTTPCookiesHaveNoPrefix(t *testing.T) {
 	}
 }
 
-// WebSocket handshakes are identified by the cookie of the page.
-func TestWebSocketSchemesShareTheOrigin(t *testing.T) {
-	for scheme, want := range map[string]string{"wss": "https://h", "ws": "http://h", "https": "https://h", "http": "http://h"} {
-		if got := originOf(&access.Request{Scheme: scheme, Host: "h"}); got != want {
-			t.Errorf("%s: %s", scheme, got)
-		}
-	}
-}
-
 func TestSatisfied(t *testing.T) {
 	now := newClock().now()
 	at := func(ago time.Duration) access.Login { return access.Login{Time: now.Add(-ago)} }

@@ -79,7 +79,7 @@ func (a *Authenticator) frontChannel(w http.ResponseWriter, r *http.Request, req
 		return nil, access.Becausef(access.LogoutMismatch, "front-channel logout by %s of another session", c.cfg.ID)
 	}
 	if own {
-		a.forget(w, originOf(req))
+		a.forget(w, req.Origin())
 	}
 	event.Note = "front-channel logout of " + c.cfg.ID
 	return c.origins(), nil

@@ -69,7 +69,7 @@ func (a *Authenticator) sendBack(w http.ResponseWriter, req *access.Request, f *
 
 // takeOver redeems a code on the application's host.
 func (a *Authenticator) takeOver(w http.ResponseWriter, r *http.Request, req *access.Request, form url.Values) error {
-	origin := originOf(req)
+	origin := req.Origin()
 	var f flow
 	if err := a.seal.open(form.Get("flow"), &f, forHandover, origin); err != nil {
 		return access.Because(access.LoginStateUnknown, err)

@@ -25,7 +25,7 @@ func (a *Authenticator) identifySession(r *http.Request, req *access.Request) er
 	if secret == "" {
 		return nil
 	}
-	entry, err := a.sessions.Load(r.Context(), secret, originOf(req), req.Time)
+	entry, err := a.sessions.Load(r.Context(), secret, req.Origin(), req.Time)
 	if err != nil {
 		switch access.ReasonOf(err) {
 		case access.LoginRequired, access.SessionExpired, access.SessionEnded:

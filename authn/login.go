@@ -61,7 +61,7 @@ func (a *Authenticator) serveLogin(w http.ResponseWriter, r *http.Request, req *
 	if err != nil {
 		return err
 	}
-	lr, err := a.parseLogin(form, originOf(req))
+	lr, err := a.parseLogin(form, req.Origin())
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (a *Authenticator) serveLogin(w http.ResponseWriter, r *http.Request, req *
 			return err
 		}
 	case here:
-		redirect(w, originOf(req)+lr.Return)
+		redirect(w, req.Origin()+lr.Return)
 		return nil
 	}
 	return a.start(w, r, req, lr)
@@ -144,7 +144,7 @@ func (lr *loginRequest) values() url.Values {
 
 // start begins a login on this host: with a provider, or by way of the login host.
 func (a *Authenticator) start(w http.ResponseWriter, r *http.Request, req *access.Request, lr loginRequest) error {
-	origin := originOf(req)
+	origin := req.Origin()
 	j := a.openJar(r, origin)
 	away := a.authURL != "" && origin != a.authURL
 	var c *client

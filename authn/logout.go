@@ -26,7 +26,7 @@ func (a *Authenticator) serveLogout(w http.ResponseWriter, r *http.Request, req 
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
 		return access.Becausef(access.BadRequest, "a logout by %.20q", r.Method)
 	}
-	origin := originOf(req)
+	origin := req.Origin()
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
 		return access.Because(access.BadRequest, err)

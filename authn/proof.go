@@ -202,18 +202,7 @@ func sameAddress(address string, req *access.Request) bool {
 	if path == "" {
 		path = "/"
 	}
-	return scheme == schemeOfRequest(req.Scheme) && host == req.Host && path == req.Path
-}
-
-// schemeOfRequest is the scheme that clients write for WebSocket handshakes, too.
-func schemeOfRequest(scheme string) string {
-	switch scheme {
-	case "wss":
-		return "https"
-	case "ws":
-		return "http"
-	}
-	return scheme
+	return scheme+"://"+host == req.Origin() && path == req.Path
 }
 
 // proofs remembers the proofs that were used: in memory, within bounds for all

@@ -82,7 +82,7 @@ func (a *Authenticator) Keep(w http.ResponseWriter, r *http.Request, req *access
 }
 
 func (a *Authenticator) keep(w http.ResponseWriter, r *http.Request, req *access.Request, form access.Form) (id string, err error) {
-	origin := originOf(req)
+	origin := req.Origin()
 	kept := keptForm{Since: a.now().Unix(), User: personOf(&req.Identity)}
 	if kept.ID, err = a.seal.token(16); err != nil {
 		return "", err
@@ -212,7 +212,7 @@ func (a *Authenticator) serveReplay(w http.ResponseWriter, r *http.Request, req 
 	if err := a.identifySession(r, req); err != nil {
 		return err
 	}
-	origin := originOf(req)
+	origin := req.Origin()
 	j := a.openJar(r, origin)
 	i := j.find(query.Get(keptParam))
 	if i < 0 {
@@ -244,7 +244,7 @@ func (a *Authenticator) serveReplay(w http.ResponseWriter, r *http.Request, req 
 // Release returns a kept form to the person who sent it, at the address it was
 // sent to, once. Errors are FormNotKept and StoreUnavailable.
 func (a *Authenticator) Release(r *http.Request, req *access.Request, id string) (access.Form, error) {
-	origin := originOf(req)
+	origin := req.Origin()
 	j := a.openJar(r, origin)
 	i := j.find(id)
 	if i < 0 {

@@ -90,18 +90,6 @@ func originOfURL(address string) (string, error) {
 	return origin, nil
 }
 
-// originOf is where a request's cookies belong: WebSocket handshakes carry those
-// of the page's scheme.
-func originOf(req *access.Request) string {
-	switch req.Scheme {
-	case "wss":
-		return "https://" + req.Host
-	case "ws":
-		return "http://" + req.Host
-	}
-	return req.Scheme + "://" + req.Host
-}
-
 func schemeOf(origin string) string {
 	scheme, _, _ := strings.Cut(origin, "://")
 	return scheme

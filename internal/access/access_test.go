@@ -151,6 +151,15 @@ func TestRequestSurvivesTheLog(t *testing.T) {
 	}
 }
 
+// WebSocket handshakes are identified by the cookie of the page.
+func TestWebSocketSchemesShareTheOrigin(t *testing.T) {
+	for scheme, want := range map[string]string{"wss": "https://h", "ws": "http://h", "https": "https://h", "http": "http://h"} {
+		if got := (&Request{Scheme: scheme, Host: "h"}).Origin(); got != want {
+			t.Errorf("%s: %s", scheme, got)
+		}
+	}
+}
+
 func TestNormalizeMakesListsSearchable(t *testing.T) {
 	id := Identity{Groups: []string{"b", "a", "b"}, Login: Login{AMR: []string{"pwd", "otp", "pwd"}}}
 	id.Normalize()

@@ -93,5 +93,14 @@ type Network struct {
 }
 
 // Origin returns scheme://host, the audience of the upstream assertion and the
-// scope of an app session.
-func (r *Request) Origin() string { return r.Scheme + "://" + r.Host }
+// scope of an app session. A WebSocket handshake belongs to the origin of its
+// page and carries that page's cookies.
+func (r *Request) Origin() string {
+	switch r.Scheme {
+	case "wss":
+		return "https://" + r.Host
+	case "ws":
+		return "http://" + r.Host
+	}
+	return r.Scheme + "://" + r.Host
+}
