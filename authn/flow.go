@@ -103,12 +103,16 @@ func newSealer(key []byte, rand io.Reader) (*sealer, error) {
 	if len(key) != 32 {
 		return nil, fmt.Errorf("the key for logins in flight has %d bytes, not 32", len(key))
 	}
+	aead, err := newAEAD(key)
+	return &sealer{aead, rand}, err
+}
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err
 	}
-	aead, err := cipher.NewGCM(block)
-	return &sealer{aead, rand}, err
+	return cipher.NewGCM(block)
 }
 
 func (s *sealer) seal(value any, purpose, origin string) (string, error) {

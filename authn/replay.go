@@ -2,7 +2,6 @@ package authn
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
 	"encoding/base64"
 	"encoding/binary"
@@ -91,7 +90,7 @@ func (a *Authenticator) keep(w http.ResponseWriter, r *http.Request, req *access
 		return "", err
 	}
 	kept.Place = placeOf(kept.ID, kept.User)
-	seal, err := kept.sealer(a.seal)
+	seal, err := kept.aead()
 	if err != nil {
 		return "", err
 	}
@@ -132,16 +131,12 @@ func placeOf(id, user string) string {
 	return user + "/" + strconv.Itoa(int(n%placesPerUser))
 }
 
-func (k *keptForm) sealer(s *sealer) (cipher.AEAD, error) {
+func (k *keptForm) aead() (cipher.AEAD, error) {
 	key, err := base64.RawURLEncoding.DecodeString(k.Key)
 	if err != nil {
 		return nil, err
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
+	return newAEAD(key)
 }
 
 // about is what the seal also covers.
@@ -184,7 +179,7 @@ func (a *Authenticator) load(ctx context.Context, origin string, kept *keptForm,
 	if err != nil {
 		return form, 0, access.Because(access.StoreUnavailable, err)
 	}
-	seal, err := kept.sealer(a.seal)
+	seal, err := kept.aead()
 	if err != nil || len(item.Value) < seal.NonceSize() {
 		return form, 0, access.Because(access.FormNotKept, errNotKept)
 	}
