@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 // metadata is what a provider says about itself (OpenID Connect Discovery §3,
@@ -161,7 +163,7 @@ func checkEndpoint(address string, issuer *url.URL) error {
 	if u.User != nil || strings.Contains(address, "#") {
 		return errors.New("it holds a user name or a fragment")
 	}
-	if u.Scheme == "https" || u.Scheme == "http" && issuer.Scheme == "http" && isLoopback(u.Hostname()) {
+	if u.Scheme == "https" || u.Scheme == "http" && issuer.Scheme == "http" && access.Loopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("%s is not https", u.Redacted())

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -202,21 +201,12 @@ func parseIssuer(issuer string) (*url.URL, error) {
 	switch {
 	case u.User != nil || strings.ContainsAny(issuer, "?#"):
 		return nil, fmt.Errorf("the issuer %q has more than scheme, host and path", u.Redacted())
-	case u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "https" || u.Scheme == "http" && access.Loopback(u.Hostname()):
 		return u, nil
 	case u.Scheme == "http":
 		return nil, fmt.Errorf("the issuer %q is reached without TLS, so anyone on the way could log in as anyone", issuer)
 	}
 	return nil, fmt.Errorf("the issuer %q is not an https URL", issuer)
-}
-
-// isLoopback reports whether a host name cannot be anywhere but here (RFC 6761 §6.3).
-func isLoopback(host string) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
 }
 
 func isProviderID(id string) bool {

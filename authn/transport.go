@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 const (
@@ -80,7 +82,7 @@ func stayOnHost(req *http.Request, via []*http.Request) error {
 }
 
 func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
-	if isLoopback(r.URL.Hostname()) {
+	if access.Loopback(r.URL.Hostname()) {
 		return nil, nil
 	}
 	return http.ProxyFromEnvironment(r)
@@ -91,7 +93,7 @@ func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
 func dialLocalNames(ctx context.Context, network, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil || net.ParseIP(host) != nil || !isLoopback(host) {
+	if err != nil || net.ParseIP(host) != nil || !access.Loopback(host) {
 		return dialer.DialContext(ctx, network, addr)
 	}
 	conn, err := dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))

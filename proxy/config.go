@@ -142,7 +142,7 @@ func (c *Config) validateListen(f access.Faults) {
 		f.At("listen").Add("write :443 or 127.0.0.1:8080", "%q is no address to listen on", c.Listen)
 		return
 	}
-	if !c.TLS.Enabled() && !loopback(host) && len(c.TrustedProxies) == 0 && c.InsecureListen == "" {
+	if !c.TLS.Enabled() && !access.Loopback(host) && len(c.TrustedProxies) == 0 && c.InsecureListen == "" {
 		f.At("listen").Add("configure server.tls, list the TLS proxy in trusted_proxies, or give the reason in insecure_listen",
 			"%q takes plaintext from other machines", c.Address())
 	}
@@ -194,13 +194,4 @@ func parseOrigin(text string) (scheme, host string, err error) {
 	}
 	host, err = canonicalHost(u.Host, u.Scheme)
 	return u.Scheme, host, err
-}
-
-// loopback reports whether a host name or address never leaves this machine.
-func loopback(host string) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true // RFC 6761 §6.3
-	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && addr.Unmap().IsLoopback()
 }

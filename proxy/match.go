@@ -257,7 +257,7 @@ func (e *Entry) compileTargets(f access.Faults) {
 			continue
 		}
 		scheme = name
-		if target.Scheme == "http" && !loopback(target.Hostname()) && e.Route.InsecureUpstream == "" {
+		if target.Scheme == "http" && !access.Loopback(target.Hostname()) && e.Route.InsecureUpstream == "" {
 			at.Add("use https, or give the reason in insecure_upstream", "%q carries requests in plaintext to another machine", to)
 		}
 		e.targets, e.h2c = append(e.targets, target), h2c
