@@ -45,6 +45,13 @@ func (p *Provider) setCookie(w http.ResponseWriter, value string, maxAge int) {
 	})
 }
 
+// present returns who is at the browser.
+func (p *Provider) present(r *http.Request) visitor {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.visitor(r)
+}
+
 // visitor returns who the browser's session cookie belongs to. The caller
 // holds p.mu.
 func (p *Provider) visitor(r *http.Request) visitor {
@@ -63,10 +70,7 @@ func (p *Provider) visitor(r *http.Request) visitor {
 
 // proceed takes a login as far as it can without asking anything twice.
 func (p *Provider) proceed(w http.ResponseWriter, r *http.Request, f *flow) {
-	p.mu.Lock()
-	v := p.visitor(r)
-	p.mu.Unlock()
-	p.proceedAs(w, r, f, v)
+	p.proceedAs(w, r, f, p.present(r))
 }
 
 func (p *Provider) proceedAs(w http.ResponseWriter, r *http.Request, f *flow, v visitor) {

@@ -78,9 +78,7 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	p.mu.Lock()
-	v := p.visitor(r)
-	p.mu.Unlock()
+	v := p.present(r)
 	if v.session != nil && v.session.SID != req.sid {
 		p.logoutPage(w, logoutPage{
 			Username: v.user.Username, Hint: r.Form.Get("id_token_hint"), ClientID: r.Form.Get("client_id"),
@@ -97,10 +95,7 @@ func (p *Provider) confirmedLogout(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	p.mu.Lock()
-	v := p.visitor(r)
-	p.mu.Unlock()
-	p.finishLogout(w, r, req, v)
+	p.finishLogout(w, r, req, p.present(r))
 }
 
 func (p *Provider) logoutOf(w http.ResponseWriter, r *http.Request) (*logoutRequest, bool) {
