@@ -76,18 +76,8 @@ func (s *stage) wantLogoutAnswer(rec *httptest.ResponseRecorder) {
 	}
 }
 
-// logouts returns the reasons of all logout events so far, and forgets them.
-func (s *stage) logouts() (list []access.Reason) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.events {
-		if e.Kind == access.EventLogout {
-			list = append(list, e.Reason)
-		}
-	}
-	s.events = nil
-	return list
-}
+// logouts returns the reasons of all logout events so far, and forgets all events.
+func (s *stage) logouts() []access.Reason { return s.reasonsOf(access.EventLogout) }
 
 func (s *stage) wantLogouts(want ...access.Reason) {
 	s.Helper()
@@ -213,7 +203,7 @@ func TestLogoutTokenCountsOnce(t *testing.T) {
 		if code := s.deliver(token); code != 400 {
 			t.Errorf("repeated: %d", code)
 		}
-		s.clock.advance(70 * time.Second) // past exp, then past what is remembered
+		s.clock.Advance(70 * time.Second) // past exp, then past what is remembered
 	}
 	alice.wantLoggedIn(true, app+"/")
 }
@@ -342,10 +332,10 @@ func (b *brokenStore) Delete(ctx context.Context, key string, version uint64) er
 // is confirmed; the provider tries again, and the same token still counts.
 func TestLogoutFailsClosed(t *testing.T) {
 	s := backChannelWorld(t, withLoginHost)
-	memory := store.NewMemory(s.clock.now)
+	memory := store.NewMemory(s.clock.Now)
 	t.Cleanup(func() { memory.Close() })
 	broken := &brokenStore{Store: memory}
-	sessions, err := session.New(session.Options{Store: broken, Now: s.clock.now, Emit: s.emit})
+	sessions, err := session.New(session.Options{Store: broken, Now: s.clock.Now, Emit: s.emit})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func withTokens(o *Options) {
 
 // accessClaims are those of a good access token of a machine.
 func (s *stage) accessClaims() map[string]any {
-	now := s.clock.now().Unix()
+	now := s.clock.Now().Unix()
 	return map[string]any{
 		"iss": "https://corp.test", "sub": "batch", "client_id": "batch", "aud": "doorward-api", "jti": "1",
 		"iat": now, "exp": now + 600, "scope": "orders.write orders.read",
@@ -60,7 +60,7 @@ func (s *stage) present(authorization string, change func(*http.Request)) *acces
 	if change != nil {
 		change(r)
 	}
-	req := &access.Request{ID: "r", Time: s.clock.now(), Method: r.Method, Scheme: "https", Host: "app.corp.test", Path: "/orders"}
+	req := &access.Request{ID: "r", Time: s.clock.Now(), Method: r.Method, Scheme: "https", Host: "app.corp.test", Path: "/orders"}
 	if err := s.auth.Identify(r, req); err != nil {
 		s.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestAccessTokenOfAMachine(t *testing.T) {
 	if id.User() != "corp:batch" || id.Kind != access.Service || id.ClientID != "batch" || !slices.Equal(id.Scopes, []string{"orders.read", "orders.write"}) {
 		t.Fatalf("%+v, %q", id, req.Credential.Problem)
 	}
-	if req.Credential.Scheme != "Bearer" || !req.Credential.Expires.Equal(s.clock.now().Add(10*time.Minute)) {
+	if req.Credential.Scheme != "Bearer" || !req.Credential.Expires.Equal(s.clock.Now().Add(10*time.Minute)) {
 		t.Errorf("%+v", req.Credential)
 	}
 	if _, ok := id.Claims["scope"]; ok || len(id.Login.Levels) > 0 {
@@ -96,7 +96,7 @@ func TestAccessTokenOfAMachine(t *testing.T) {
 func TestAccessTokenOfAPerson(t *testing.T) {
 	s := world(t, withTokens)
 	person := func(header, claims map[string]any) {
-		claims["sub"], claims["auth_time"], claims["groups"] = "alice", s.clock.now().Unix()-5, []string{"ops", "eng"}
+		claims["sub"], claims["auth_time"], claims["groups"] = "alice", s.clock.Now().Unix()-5, []string{"ops", "eng"}
 		claims["email"], claims["Email"] = "alice@example.com", "root@example.com"
 	}
 	id := s.present("Bearer "+s.accessToken(person), nil).Identity
@@ -132,7 +132,7 @@ func TestAccessTokenOfALoginClient(t *testing.T) {
 // table of what libraries accept are among them.
 func TestBadAccessTokens(t *testing.T) {
 	s := world(t, withTokens)
-	now := s.clock.now().Unix()
+	now := s.clock.Now().Unix()
 	set := func(name string, value any) func(h, c map[string]any) {
 		return func(_, c map[string]any) { c[name] = value }
 	}
@@ -294,9 +294,9 @@ func TestVerifiedTokensAreKept(t *testing.T) {
 	if req := s.present("Bearer "+raw, nil); req.Identity.Nobody() {
 		t.Error(req.Credential.Problem)
 	}
-	s.clock.advance(10 * time.Minute)
+	s.clock.Advance(10 * time.Minute)
 	s.refuses(raw, access.TokenExpired)
-	s.clock.advance(-5 * time.Minute)
+	s.clock.Advance(-5 * time.Minute)
 	s.options.Providers[0].Audiences = []string{"another"}
 	s.options.Previous = s.auth
 	s.reload()
@@ -317,7 +317,7 @@ func TestTokensDuringAnOutage(t *testing.T) {
 	raw := s.accessToken(nil)
 	s.refuses(raw, access.ProviderUnavailable)
 	s.corp.Heal()
-	s.clock.advance(minPause)
+	s.clock.Advance(minPause)
 	if req := s.present("Bearer "+raw, nil); req.Identity.Nobody() {
 		t.Errorf("the outage was kept: %q", req.Credential.Problem)
 	}

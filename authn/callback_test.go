@@ -193,7 +193,7 @@ func TestIdentityIsWhatTheProviderSaid(t *testing.T) {
 	s := world(t, nil)
 	b := s.browser()
 	b.enter(app+"/", "alice").want(t, "hello")
-	entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.now())
+	entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestGroupsOfAnUntrustedProviderDoNotCount(t *testing.T) {
 	s.provider = "partners"
 	b := s.browser()
 	b.enter(app+"/", "alice").want(t, "hello partners:alice")
-	entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.now())
+	entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestGroupOverageIsNoticed(t *testing.T) {
 	s.corp.Fault(func(f *testidp.Faults) { f.GroupOverage = true })
 	b := s.browser()
 	b.enter(app+"/", "alice").want(t, "hello")
-	entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.now())
+	entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestUserinfoFillsInWhatIsMissing(t *testing.T) {
 			}
 		})
 		b.enter(app+"/", "alice").want(t, "hello")
-		entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.now())
+		entry, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -58,7 +58,7 @@ func TestSealBindsPurposeAndOrigin(t *testing.T) {
 }
 
 func TestJarKeepsTheNewestLogins(t *testing.T) {
-	now := newClock().now()
+	now := newClock().Now()
 	a := &Authenticator{seal: testSealer(t), now: func() time.Time { return now }}
 	j := new(jar)
 	for i := range 20 {
@@ -107,7 +107,7 @@ func TestPlainHTTPCookiesHaveNoPrefix(t *testing.T) {
 }
 
 func TestSatisfied(t *testing.T) {
-	now := newClock().now()
+	now := newClock().Now()
 	at := func(ago time.Duration) access.Login { return access.Login{Time: now.Add(-ago)} }
 	age := access.LoginRequire{MaxAge: access.Duration(time.Minute)}
 	for i, c := range []struct {
@@ -160,7 +160,7 @@ func FuzzFlowCookie(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	a := &Authenticator{seal: sealer, now: newClock().now}
+	a := &Authenticator{seal: sealer, now: newClock().Now}
 	good, err := a.seal.seal(jar{Pending: []pending{{ID: "i", Started: now0, Verifier: "v"}}}, forCookie, app)
 	if err != nil {
 		f.Fatal(err)
@@ -182,7 +182,7 @@ func FuzzCallback(f *testing.F) {
 	for _, seed := range []string{"code=a&state=b&iss=c", "flow=a&handover=b", "flow=a&refused=b", "error=access_denied&state=x", "state=%zz", "code=1&code=2", "flow="} {
 		f.Add(seed)
 	}
-	a := &Authenticator{seal: testSealer(f), now: newClock().now, emit: func(*access.Event) {}}
+	a := &Authenticator{seal: testSealer(f), now: newClock().Now, emit: func(*access.Event) {}}
 	f.Fuzz(func(t *testing.T, query string) {
 		r := httptest.NewRequest(http.MethodGet, app+access.CallbackPath, nil)
 		r.URL.RawQuery = query

@@ -85,7 +85,7 @@ func TestHandoverCodeWorksOnceAndNotForLong(t *testing.T) {
 	v := b.password(page, "alice")
 	b.stop = ""
 	to, _ := v.Location()
-	s.clock.advance(2 * time.Minute)
+	s.clock.Advance(2 * time.Minute)
 	// The login host is asked for another code, silently.
 	b.get(to.String()).want(t, "hello corp:alice at /x")
 	b.get(to.String()).want(t, "hello corp:alice at /x")

@@ -57,7 +57,7 @@ func hardened(t *testing.T, key string, change func(*Provider)) (*stage, *gate) 
 			change(p)
 		}
 	})
-	g := &gate{t: t, idp: s.corp, keys: s.published, now: s.clock.now, pushed: map[string]url.Values{}, nonce: "n0", answer: map[string]testidp.Answer{}}
+	g := &gate{t: t, idp: s.corp, keys: s.published, now: s.clock.Now, pushed: map[string]url.Values{}, nonce: "n0", answer: map[string]testidp.Answer{}}
 	s.net["corp.test"] = g
 	s.corp.Fault(func(f *testidp.Faults) {
 		f.MutateDiscovery = func(m map[string]any) {
@@ -323,7 +323,7 @@ func TestUserinfoWithABoundToken(t *testing.T) {
 	if last["ath"] == nil || last["nonce"] == nil {
 		t.Errorf("the last proof is %v", last)
 	}
-	e, err := s.sessions.Load(t.Context(), b.cookies(app)["__Host-doorward"], app, s.clock.now())
+	e, err := s.sessions.Load(t.Context(), b.cookies(app)["__Host-doorward"], app, s.clock.Now())
 	if err != nil || !slices.Equal(e.Identity.Groups, []string{"eng", "finance"}) {
 		t.Errorf("%+v, %v", e, err)
 	}

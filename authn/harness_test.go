@@ -26,24 +26,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// clock is a clock that tests move.
-type clock struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-func newClock() *clock { return &clock{at: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)} }
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = c.at.Add(d)
+func newClock() *testidp.Clock {
+	return testidp.NewClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
 }
 
 // network answers requests in this process, by host name. It is the internet of
@@ -80,7 +64,7 @@ func (n network) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 // stage is a small world: applications behind an authenticator, and providers.
 type stage struct {
 	*testing.T
-	clock    *clock
+	clock    *testidp.Clock
 	net      network
 	sessions *session.Manager
 	auth     *Authenticator
@@ -107,12 +91,12 @@ func world(t *testing.T, change func(*Options)) *stage {
 	s := &stage{T: t, clock: newClock(), net: network{}}
 	s.corp = s.newProvider("https://corp.test", nil)
 	s.partners = s.newProvider("https://partners.test", nil)
-	memory := store.NewMemory(s.clock.now)
+	memory := store.NewMemory(s.clock.Now)
 	t.Cleanup(func() { memory.Close() })
 	var err error
 	s.sessions, err = session.New(session.Options{
 		Config: session.Config{Lifetime: access.Duration(10 * time.Hour), Idle: access.Duration(time.Hour)},
-		Store:  memory, Now: s.clock.now, Emit: s.emit,
+		Store:  memory, Now: s.clock.Now, Emit: s.emit,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +109,7 @@ func world(t *testing.T, change func(*Options)) *stage {
 	s.options = Options{
 		Providers: []Provider{corpProvider()},
 		Owns:      func(origin string) bool { return origin == app || origin == wiki },
-		Sessions:  s.sessions, Transport: s.net, FlowKey: key, Now: s.clock.now, Emit: s.emit,
+		Sessions:  s.sessions, Transport: s.net, FlowKey: key, Now: s.clock.Now, Emit: s.emit,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if change != nil {
@@ -168,7 +152,7 @@ func (s *stage) newProvider(issuer string, change func(*testidp.Options)) *testi
 		return testidp.Exactly(app+suffix, wiki+suffix, authURL+suffix)
 	}
 	options := testidp.Options{
-		Issuer: issuer, Users: testidp.DemoUsers(), Algorithms: []string{"ES256"}, Now: s.clock.now,
+		Issuer: issuer, Users: testidp.DemoUsers(), Algorithms: []string{"ES256"}, Now: s.clock.Now,
 		Clients: []testidp.Client{
 			{ID: "doorward", Secret: "s3cret&:", RedirectURI: anywhere(access.CallbackPath), PostLogoutURI: anywhere(access.LogoutPath)},
 			{ID: "dw", Secret: "p", RedirectURI: anywhere(access.CallbackPath), PostLogoutURI: anywhere(access.LogoutPath)},
@@ -192,12 +176,14 @@ func (s *stage) emit(e *access.Event) {
 	s.events = append(s.events, e)
 }
 
-// reasons returns the reasons of all login events so far, and forgets them.
-func (s *stage) reasons() (list []access.Reason) {
+// reasons returns the reasons of all login events so far, and forgets all events.
+func (s *stage) reasons() []access.Reason { return s.reasonsOf(access.EventLogin) }
+
+func (s *stage) reasonsOf(kind access.EventKind) (list []access.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
-		if e.Kind == access.EventLogin {
+		if e.Kind == kind {
 			list = append(list, e.Reason)
 		}
 	}
@@ -208,7 +194,7 @@ func (s *stage) reasons() (list []access.Reason) {
 // door is a proxy reduced to what concerns logins.
 func (s *stage) door(w http.ResponseWriter, r *http.Request) {
 	req := &access.Request{
-		ID: "req-" + r.URL.Path, Time: s.clock.now(), Method: r.Method, Scheme: "https", Host: r.Host, Path: r.URL.Path, Query: r.URL.RawQuery,
+		ID: "req-" + r.URL.Path, Time: s.clock.Now(), Method: r.Method, Scheme: "https", Host: r.Host, Path: r.URL.Path, Query: r.URL.RawQuery,
 	}
 	var err error
 	if strings.HasPrefix(r.URL.Path, access.Prefix) {

@@ -15,15 +15,15 @@ import (
 func loggedInRequest(t testing.TB) (*Authenticator, *http.Request, *access.Request, *store.Memory) {
 	t.Helper()
 	clk := newClock()
-	memory := store.NewMemory(clk.now)
-	sessions, err := session.New(session.Options{Store: memory, Now: clk.now})
+	memory := store.NewMemory(clk.Now)
+	sessions, err := session.New(session.Options{Store: memory, Now: clk.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sessions.Close(); memory.Close() })
 	a, err := New(Options{
 		Providers: []Provider{corpProvider()}, Owns: func(string) bool { return true },
-		Sessions: sessions, FlowKey: make([]byte, 32), Now: clk.now,
+		Sessions: sessions, FlowKey: make([]byte, 32), Now: clk.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func loggedInRequest(t testing.TB) (*Authenticator, *http.Request, *access.Reque
 	}
 	r := httptest.NewRequest(http.MethodGet, app+"/", nil)
 	r.Header.Set("Cookie", "theme=dark; "+CookieName("https")+"="+secret+"; lang=de")
-	return a, r, &access.Request{Time: clk.now(), Scheme: "https", Host: "app.corp.test"}, memory
+	return a, r, &access.Request{Time: clk.Now(), Scheme: "https", Host: "app.corp.test"}, memory
 }
 
 func TestIdentifySaysWhoAndSince(t *testing.T) {

@@ -22,6 +22,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/doorward/doorward/internal/testidp"
 )
 
 func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
@@ -84,10 +86,10 @@ func (s signers) sign(t testing.TB, header, payload string) string {
 }
 
 // judge is a client that knows the keys and asks nobody.
-func judge(t testing.TB) (*client, *clock) {
+func judge(t testing.TB) (*client, *testidp.Clock) {
 	t.Helper()
 	clk := newClock()
-	opts := &Options{Transport: network{}, Now: clk.now}
+	opts := &Options{Transport: network{}, Now: clk.Now}
 	c, err := newClient(corpProvider(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +109,7 @@ func goodPayload(more string) string {
 }
 
 func TestClockOfTheTests(t *testing.T) {
-	if got := newClock().now().Unix(); got != now0 {
+	if got := newClock().Now().Unix(); got != now0 {
 		t.Fatal(got)
 	}
 }

@@ -60,7 +60,7 @@ func inspected(t *testing.T, change func(*Options)) (*stage, *inspector) {
 }
 
 func (s *stage) activeAnswer(change func(map[string]any)) map[string]any {
-	now := s.clock.now().Unix()
+	now := s.clock.Now().Unix()
 	a := map[string]any{"active": true, "token_type": "Bearer", "aud": "doorward-api", "sub": "batch", "client_id": "batch",
 		"scope": "b a", "exp": now + 600, "iat": now}
 	if change != nil {
@@ -83,26 +83,26 @@ func TestOpaqueTokens(t *testing.T) {
 	}
 	// Revoked: it works until the answer is too old, and not longer.
 	delete(i.answers, "opaque")
-	s.clock.advance(29 * time.Second)
+	s.clock.Advance(29 * time.Second)
 	if req := s.present("Bearer opaque", nil); req.Identity.Nobody() {
 		t.Error(req.Credential.Problem)
 	}
-	s.clock.advance(time.Second)
+	s.clock.Advance(time.Second)
 	s.refuses("opaque", access.TokenRevoked)
 	s.refuses("opaque", access.TokenRevoked)
 	if i.asked != 2 {
 		t.Errorf("asked %d times about a revoked token", i.asked)
 	}
 	// A good answer does not count beyond the token's own end.
-	i.answers["short"] = s.activeAnswer(func(a map[string]any) { a["exp"] = s.clock.now().Unix() + 5 })
+	i.answers["short"] = s.activeAnswer(func(a map[string]any) { a["exp"] = s.clock.Now().Unix() + 5 })
 	s.present("Bearer short", nil)
-	s.clock.advance(5 * time.Second)
+	s.clock.Advance(5 * time.Second)
 	s.refuses("short", access.TokenExpired)
 }
 
 func TestIntrospectionAnswers(t *testing.T) {
 	s, i := inspected(t, nil)
-	now := s.clock.now().Unix()
+	now := s.clock.Now().Unix()
 	for token, c := range map[string]struct {
 		answer any
 		want   access.Reason
@@ -146,7 +146,7 @@ func TestIntrospectionOutage(t *testing.T) {
 	if req := s.present("Bearer opaque", nil); req.Identity.Nobody() {
 		t.Error(req.Credential.Problem)
 	}
-	s.clock.advance(31 * time.Second)
+	s.clock.Advance(31 * time.Second)
 	i.status = 503
 	s.refuses("opaque", access.ProviderUnavailable)
 }
@@ -157,7 +157,7 @@ func TestSignedTokensAreAskedAbout(t *testing.T) {
 	raw := s.accessToken(nil)
 	s.refuses(raw, access.TokenRevoked)
 	i.answers[raw] = s.activeAnswer(nil)
-	s.clock.advance(refusedFor)
+	s.clock.Advance(refusedFor)
 	if req := s.present("Bearer "+raw, nil); req.Identity.Nobody() {
 		t.Error(req.Credential.Problem)
 	}

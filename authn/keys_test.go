@@ -35,7 +35,7 @@ func TestBadTokensCauseAtMostOneFetch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.clock.advance(time.Hour)
+		s.clock.Advance(time.Hour)
 		before := s.corp.Requests(testidp.JWKS)
 		for i := range 300 {
 			named := strings.ReplaceAll(strings.ReplaceAll(header, "KID", keys[0].id), "%d", fmt.Sprint(i))
@@ -57,7 +57,7 @@ func TestRotatedKeyIsFoundOnce(t *testing.T) {
 	if err := s.corp.RotateKeys(); err != nil {
 		t.Fatal(err)
 	}
-	s.clock.advance(minPause)
+	s.clock.Advance(minPause)
 	before := s.corp.Requests(testidp.JWKS)
 	for range 3 {
 		s.browser().enter(app+"/", "alice").want(t, "hello")
@@ -86,7 +86,7 @@ func TestGoodKeysOutliveBadAnswers(t *testing.T) {
 		s.corp.Fault(func(f *testidp.Faults) { f.Answers[testidp.JWKS] = answer })
 		c := s.auth.clients["corp"]
 		for range 5 {
-			s.clock.advance(minPause)
+			s.clock.Advance(minPause)
 			if err := c.keys.refresh(t.Context()); err == nil {
 				t.Errorf("%s: taken for keys", name)
 			}
@@ -268,7 +268,7 @@ func mustObject(t testing.TB, text string) object {
 func TestMissedKIDsAreBounded(t *testing.T) {
 	clk := newClock()
 	var s keySet
-	s.now = clk.now
+	s.now = clk.Now
 	for i := range 10 * maxMissedKIDs {
 		s.miss(fmt.Sprint(i))
 	}
@@ -279,7 +279,7 @@ func TestMissedKIDsAreBounded(t *testing.T) {
 	if !s.recentlyMissed("k") {
 		t.Error("forgotten at once")
 	}
-	clk.advance(missedFor)
+	clk.Advance(missedFor)
 	if s.recentlyMissed("k") {
 		t.Error("never forgotten")
 	}
@@ -340,7 +340,7 @@ func TestKnownDocumentsAreNotFetchedAgain(t *testing.T) {
 	s := world(t, nil)
 	for range 3 {
 		s.browser().enter(app+"/", "alice").want(t, "hello")
-		s.clock.advance(time.Minute)
+		s.clock.Advance(time.Minute)
 	}
 	if d, k := s.corp.Requests(testidp.Discovery), s.corp.Requests(testidp.JWKS); d != 1 || k != 1 {
 		t.Errorf("%d fetches of metadata, %d of keys", d, k)

@@ -78,7 +78,7 @@ func (k *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 // pod returns a projected token as the kubelet mounts it.
 func (k *apiServer) pod(change func(header, claims map[string]any)) string {
 	k.Helper()
-	header, now := k.signer.Header(), k.clock.now().Unix()
+	header, now := k.signer.Header(), k.clock.Now().Unix()
 	delete(header, "typ")
 	claims := map[string]any{
 		"iss": clusterIssuer, "aud": []string{"doorward"}, "sub": "system:serviceaccount:build:runner", "jti": "1", "iat": now, "nbf": now, "exp": now + 3600,
@@ -120,7 +120,9 @@ func TestServiceAccounts(t *testing.T) {
 		"by the corp":        {func(_, c map[string]any) { c["iss"] = "https://corp.test" }, access.TokenInvalid},
 	} {
 		k.refuses(k.pod(c.change), c.want)
-		_ = name
+		if k.Failed() {
+			k.Fatalf("that was the token %q", name)
+		}
 	}
 }
 
@@ -139,7 +141,7 @@ func TestTokenReview(t *testing.T) {
 	}
 	// The pod is deleted.
 	k.status = map[string]any{"error": "pod is gone"}
-	k.clock.advance(reviewedFor)
+	k.clock.Advance(reviewedFor)
 	k.refuses(raw, access.TokenRevoked)
 
 	for name, c := range map[string]struct {
@@ -154,7 +156,7 @@ func TestTokenReview(t *testing.T) {
 		"no answer":                               {nil, access.ProviderUnavailable},
 	} {
 		k.status = c.status
-		k.clock.advance(time.Minute)
+		k.clock.Advance(time.Minute)
 		if req := k.present("Bearer "+raw, nil); req.Credential.Problem != c.want {
 			t.Errorf("%s: got %q, want %q", name, req.Credential.Problem, c.want)
 		}

@@ -135,7 +135,7 @@ func TestSlowLoginWorksAndAnOutdatedOneStartsAgain(t *testing.T) {
 	for _, pause := range []time.Duration{50 * time.Minute, 61 * time.Minute} {
 		b := s.browser()
 		to := b.getUntil(app+"/slow", "corp.test/authorize")
-		s.clock.advance(pause)
+		s.clock.Advance(pause)
 		b.enter(to, "alice").want(t, "hello corp:alice at /slow")
 	}
 }
@@ -253,7 +253,7 @@ func TestTossedCookieCountsAsNone(t *testing.T) {
 	} {
 		r, _ := http.NewRequest(http.MethodGet, app+"/", nil)
 		r.Header.Set("Cookie", header)
-		req := &access.Request{Time: s.clock.now(), Scheme: "https", Host: "app.corp.test"}
+		req := &access.Request{Time: s.clock.Now(), Scheme: "https", Host: "app.corp.test"}
 		if err := s.auth.Identify(r, req); err != nil || req.Identity.Nobody() != nobody {
 			t.Errorf("%s: %v, nobody %v", header, err, req.Identity.Nobody())
 		}
@@ -347,7 +347,7 @@ func TestMaxAgeAsksForAFreshLogin(t *testing.T) {
 	s := world(t, nil)
 	b := s.browser()
 	b.enter(app+"/", "alice").want(t, "hello")
-	s.clock.advance(30 * time.Minute)
+	s.clock.Advance(30 * time.Minute)
 	s.ask = access.LoginRequire{MaxAge: access.Duration(15 * time.Minute)}
 	b.password(b.get(app+"/pay"), "alice").want(t, "hello corp:alice at /pay")
 }
@@ -360,7 +360,7 @@ func TestLoopIsNoticed(t *testing.T) {
 	}
 	b.getUntil(app+"/other", "corp.test/authorize")
 	b.get(app+"/loop").refused(t, access.LoginLoop)
-	s.clock.advance(loopWindow + time.Second)
+	s.clock.Advance(loopWindow + time.Second)
 	b.getUntil(app+"/loop", "corp.test/authorize")
 }
 
@@ -377,7 +377,7 @@ func TestProviderDownAtStartComesBackByItself(t *testing.T) {
 		t.Error("ready without metadata")
 	}
 	s.corp.Heal()
-	s.clock.advance(minPause)
+	s.clock.Advance(minPause)
 	b.enter(app+"/x", "alice").want(t, "hello corp:alice")
 	if err := s.auth.Ready()["corp"]; err != nil {
 		t.Error(err)

@@ -28,7 +28,7 @@ func TestLogoutTokenRules(t *testing.T) {
 	s.provider = "corp"
 	alice, sid := s.sidOf("alice")
 	s.logouts()
-	now := s.clock.now().Unix()
+	now := s.clock.Now().Unix()
 	signed := func(p *testidp.Provider, change func(header, claims map[string]any)) string {
 		t.Helper()
 		header, claims := s.corp.Header(), s.corp.LogoutClaims("doorward", "alice", sid)
@@ -189,22 +189,22 @@ func unsigned(t *testing.T, payload, alg string, p *testidp.Provider) string {
 // the one token that the provider signed.
 func FuzzBackChannelLogout(f *testing.F) {
 	clock := newClock()
-	memory := store.NewMemory(clock.now)
+	memory := store.NewMemory(clock.Now)
 	f.Cleanup(func() { memory.Close() })
-	sessions, err := session.New(session.Options{Store: memory, Now: clock.now})
+	sessions, err := session.New(session.Options{Store: memory, Now: clock.Now})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { sessions.Close() })
 	corp, err := testidp.New(testidp.Options{
-		Issuer: "https://corp.test", Algorithms: []string{"ES256"}, Now: clock.now, Clients: []testidp.Client{{ID: "doorward", Secret: "s"}},
+		Issuer: "https://corp.test", Algorithms: []string{"ES256"}, Now: clock.Now, Clients: []testidp.Client{{ID: "doorward", Secret: "s"}},
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
 	auth, err := New(Options{
 		Providers: []Provider{corpProvider()}, Owns: func(string) bool { return true }, Sessions: sessions,
-		Transport: network{"corp.test": corp}, FlowKey: make([]byte, 32), Now: clock.now,
+		Transport: network{"corp.test": corp}, FlowKey: make([]byte, 32), Now: clock.Now,
 	})
 	if err != nil {
 		f.Fatal(err)
@@ -228,7 +228,7 @@ func FuzzBackChannelLogout(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPost, "https://app.test"+access.BackChannelPath, strings.NewReader(body))
 		r.Header.Set("Content-Type", contentType)
 		rec := httptest.NewRecorder()
-		req := &access.Request{Scheme: "https", Host: "app.test", Path: access.BackChannelPath, Time: clock.now()}
+		req := &access.Request{Scheme: "https", Host: "app.test", Path: access.BackChannelPath, Time: clock.Now()}
 		if err := auth.Serve(rec, r, req); err != nil {
 			t.Fatal(err)
 		}

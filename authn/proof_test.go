@@ -49,7 +49,7 @@ func (h *holder) prove(raw string, change func(header, claims map[string]any)) s
 	h.Helper()
 	h.made++
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"jti": fmt.Sprint("proof-", h.made), "htm": "GET", "htu": app + "/orders", "iat": h.clock.now().Unix(), "ath": tokenHash(raw),
+		"jti": fmt.Sprint("proof-", h.made), "htm": "GET", "htu": app + "/orders", "iat": h.clock.Now().Unix(), "ath": tokenHash(raw),
 	})
 	token.Header["typ"], token.Header["jwk"] = "dpop+jwt", h.public
 	if change != nil {
@@ -112,7 +112,7 @@ func TestBadProofs(t *testing.T) {
 	s := world(t, withTokens)
 	h := s.holder()
 	raw := h.bound()
-	now := s.clock.now().Unix()
+	now := s.clock.Now().Unix()
 	set := func(name string, value any) func(_, c map[string]any) {
 		return func(_, c map[string]any) { c[name] = value }
 	}
@@ -173,9 +173,9 @@ func TestProofsCountOnce(t *testing.T) {
 
 func TestProofsAreBounded(t *testing.T) {
 	c := newClock()
-	p := &proofs{now: c.now, once: func(context.Context, string, string, time.Time, func() error) error { return nil }}
+	p := &proofs{now: c.Now, once: func(context.Context, string, string, time.Time, func() error) error { return nil }}
 	spend := func(key string, i int) error {
-		return p.spend(t.Context(), &proof{thumbprint: key, id: fmt.Sprint(i), issued: c.now()})
+		return p.spend(t.Context(), &proof{thumbprint: key, id: fmt.Sprint(i), issued: c.Now()})
 	}
 	for i := range maxSpentKey {
 		if err := spend("a", i); err != nil {
@@ -188,7 +188,7 @@ func TestProofsAreBounded(t *testing.T) {
 	if err := spend("b", 1); err != nil {
 		t.Errorf("one key takes the place of all: %v", err)
 	}
-	c.advance(2 * proofLife)
+	c.Advance(2 * proofLife)
 	if err := spend("a", -1); err != nil {
 		t.Errorf("what has ended is not forgotten: %v", err)
 	}

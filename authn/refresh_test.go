@@ -24,7 +24,7 @@ func (s *stage) loggedIn(username string) (access.Identity, session.Tokens) {
 	})
 	b.get(to).want(s.T, "hello")
 	s.corp.Heal()
-	entry, err := s.sessions.Load(s.Context(), b.cookies(app)[CookieName("https")], app, s.clock.now())
+	entry, err := s.sessions.Load(s.Context(), b.cookies(app)[CookieName("https")], app, s.clock.Now())
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestRefreshBringsNewGroupsAndARotatedToken(t *testing.T) {
 	if err := s.corp.SetUser(testidp.User{Username: "alice", Password: "demo", Email: "new@corp.example", Groups: []string{"sales"}}); err != nil {
 		t.Fatal(err)
 	}
-	s.clock.advance(5 * time.Minute)
+	s.clock.Advance(5 * time.Minute)
 	id, fresh, err := s.auth.Refresh(t.Context(), "corp", tokens, &old)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestRefreshBringsNewGroupsAndARotatedToken(t *testing.T) {
 	if !slices.Equal(id.Groups, []string{"sales"}) || id.Email != "new@corp.example" || !id.Login.Time.Equal(old.Login.Time) {
 		t.Errorf("%+v", id)
 	}
-	if fresh.Refresh == tokens.Refresh || fresh.Refresh == "" || fresh.ID == "" || !fresh.Expires.After(s.clock.now()) {
+	if fresh.Refresh == tokens.Refresh || fresh.Refresh == "" || fresh.ID == "" || !fresh.Expires.After(s.clock.Now()) {
 		t.Error("tokens were not renewed")
 	}
 	if _, _, err := s.auth.Refresh(t.Context(), "corp", fresh, &id); err != nil {
@@ -89,10 +89,10 @@ func TestRefreshOfAnotherPersonEndsTheSession(t *testing.T) {
 func TestRefreshDoesNotMakeALoginYoungerOrStronger(t *testing.T) {
 	s := world(t, nil)
 	old, tokens := s.loggedIn("alice")
-	s.clock.advance(5 * time.Minute)
+	s.clock.Advance(5 * time.Minute)
 	s.corp.Fault(func(f *testidp.Faults) {
 		f.MutateIDToken = func(_, claims map[string]any) {
-			claims["auth_time"], claims["acr"], claims["amr"] = s.clock.now().Unix(), "phrh", []string{"hwk"}
+			claims["auth_time"], claims["acr"], claims["amr"] = s.clock.Now().Unix(), "phrh", []string{"hwk"}
 		}
 	})
 	id, _, err := s.auth.Refresh(t.Context(), "corp", tokens, &old)
@@ -120,7 +120,7 @@ func TestRotatedTokenSurvivesUnreadableKeys(t *testing.T) {
 	if err := s.corp.RotateKeys(); err != nil {
 		t.Fatal(err)
 	}
-	s.clock.advance(minPause)
+	s.clock.Advance(minPause)
 	s.corp.Fault(func(f *testidp.Faults) { f.Answers[testidp.JWKS] = testidp.EmptyKeys() })
 	id, fresh, err := s.auth.Refresh(t.Context(), "corp", tokens, &old)
 	if err != nil || fresh.Refresh == tokens.Refresh || id.Subject != "alice" {
@@ -134,7 +134,7 @@ func TestSessionIsRefreshedThroughItsOwnProvider(t *testing.T) {
 	old, _ := func() (access.Identity, session.Tokens) {
 		b := s.browser()
 		b.enter(app+"/", "alice").want(t, "hello partners:alice")
-		e, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.now())
+		e, err := s.sessions.Load(t.Context(), b.cookies(app)[CookieName("https")], app, s.clock.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +150,7 @@ func TestSessionIsRefreshedThroughItsOwnProvider(t *testing.T) {
 }
 
 func TestTokenLifetimes(t *testing.T) {
-	c := &client{now: newClock().now}
+	c := &client{now: newClock().Now}
 	for seconds, want := range map[int64]time.Duration{0: defaultTokenLife, -5: defaultTokenLife, 300: 5 * time.Minute, 1 << 60: defaultTokenLife} {
 		for _, refresh := range []string{"r", ""} {
 			kept := c.tokens(&grant{refresh: refresh, expiresIn: seconds})
@@ -172,9 +172,9 @@ func TestRefreshTokenOfAnEarlierLoginGoesOnBeingUsed(t *testing.T) {
 	})
 	b.enter(app+access.LoginPath+"?switch=1", "alice").want(t, "hello")
 	s.corp.Heal()
-	s.clock.advance(defaultTokenLife - time.Second)
+	s.clock.Advance(defaultTokenLife - time.Second)
 	b.get(app+"/").want(t, "hello")
-	s.clock.advance(2 * time.Second) // the next one waits for the refresh
+	s.clock.Advance(2 * time.Second) // the next one waits for the refresh
 	b.get(app+"/").want(t, "hello")
 	if s.corp.Requests(testidp.Refresh) == 0 {
 		t.Error("the identity is not refreshed any more")

@@ -40,7 +40,7 @@ func (s *formStage) formDoor(w http.ResponseWriter, r *http.Request) {
 		s.door(w, r)
 		return
 	}
-	req := &access.Request{ID: "post", Time: s.clock.now(), Method: "POST", Scheme: "https", Host: r.Host, Path: r.URL.Path}
+	req := &access.Request{ID: "post", Time: s.clock.Now(), Method: "POST", Scheme: "https", Host: r.Host, Path: r.URL.Path}
 	if err := s.auth.Identify(r, req); err != nil {
 		s.Error(err)
 	}
@@ -115,7 +115,7 @@ func TestFormSurvivesTheStepUp(t *testing.T) {
 	page.want(t, "Send it again?")
 	// Too late for the rule once more: the form waits on, and nothing new is kept.
 	s.ask = access.LoginRequire{MaxAge: access.Duration(time.Minute)}
-	s.clock.advance(2 * time.Minute)
+	s.clock.Advance(2 * time.Minute)
 	b.submit(page, nil)
 	page = b.password(b.get(s.link), "alice")
 	b.submit(page, nil).want(t, "took "+secretForm)
@@ -162,7 +162,7 @@ func TestKeptFormBelongsToOneBrowserAndPerson(t *testing.T) {
 	elsewhere := page
 	elsewhere.body = strings.ReplaceAll(page.body, `/pay"`, `/admin"`)
 	b.submit(elsewhere, nil).refused(t, access.FormNotKept)
-	s.clock.advance(keptLife + time.Second)
+	s.clock.Advance(keptLife + time.Second)
 	b.submit(page, nil).refused(t, access.FormNotKept)
 }
 

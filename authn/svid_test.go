@@ -77,7 +77,7 @@ func (m *mesh) workload(change func(*x509.Certificate)) *x509.Certificate {
 }
 
 func TestWorkloadCertificates(t *testing.T) {
-	m := newMesh(t, newClock().now())
+	m := newMesh(t, newClock().Now())
 	file := filepath.Join(t.TempDir(), "mesh.pem")
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.root.Raw}), 0o600); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestWorkloadCertificates(t *testing.T) {
 	if req := s.present("", shown(short)); req.Identity.Nobody() {
 		t.Error("a good certificate is refused")
 	}
-	s.clock.advance(61 * time.Second)
+	s.clock.Advance(61 * time.Second)
 	if req := s.present("", shown(short)); !req.Identity.Nobody() {
 		t.Error("a certificate is believed beyond its end")
 	}

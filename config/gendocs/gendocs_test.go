@@ -53,15 +53,21 @@ func TestReferenceLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
-func TestSchemaIsStrict(t *testing.T) {
+// readSchema returns the schema as editors read it.
+func readSchema(t *testing.T) (root map[string]any) {
+	t.Helper()
 	files, err := generate("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var root map[string]any
 	if err := json.Unmarshal(files["config/schema.json"], &root); err != nil {
 		t.Fatal(err)
 	}
+	return root
+}
+
+func TestSchemaIsStrict(t *testing.T) {
+	root := readSchema(t)
 	definitions := root["$defs"].(map[string]any)
 	objects := 0
 	var walk func(at string, v any)
@@ -95,14 +101,7 @@ func TestSchemaIsStrict(t *testing.T) {
 // What the decoder accepts in the examples, an editor accepts as well; what it
 // refuses, an editor marks.
 func TestSchemaAgreesWithTheExamples(t *testing.T) {
-	files, err := generate("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var root map[string]any
-	if err := json.Unmarshal(files["config/schema.json"], &root); err != nil {
-		t.Fatal(err)
-	}
+	root := readSchema(t)
 	check := func(text []byte) []string {
 		var value any
 		if err := yaml.Unmarshal(text, &value); err != nil {

@@ -25,28 +25,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// clock is a clock that tests move, and that moves by itself where somebody waits.
-type clock struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = c.at.Add(d)
-}
-
 // stage is a provider and a client of it.
 type stage struct {
 	*testing.T
-	clock  *clock
+	// clock moves by itself where the client waits.
+	clock  *testidp.Clock
 	idp    *testidp.Provider
 	client *Client
 	told   *told
@@ -85,9 +68,9 @@ func (t *told) String() string {
 
 func newStage(t *testing.T, change func(*Options)) *stage {
 	t.Helper()
-	s := &stage{T: t, clock: &clock{at: time.Now().Truncate(time.Second)}, told: &told{address: make(chan string, 1)}}
+	s := &stage{T: t, clock: testidp.NewClock(time.Now().Truncate(time.Second)), told: &told{address: make(chan string, 1)}}
 	idp, err := testidp.New(testidp.Options{
-		Users: testidp.DemoUsers(), Now: s.clock.now,
+		Users: testidp.DemoUsers(), Now: s.clock.Now,
 		Clients: []testidp.Client{{ID: "cli", RedirectURI: testidp.Loopback("/callback")}, {ID: "web", Secret: "s"}},
 	})
 	if err != nil {
@@ -102,10 +85,10 @@ func newStage(t *testing.T, change func(*Options)) *stage {
 	t.Cleanup(transport.CloseIdleConnections)
 	s.idp = idp
 	opts := Options{
-		Issuer: base, ClientID: "cli", Tell: s.told, Transport: transport, Now: s.clock.now,
+		Issuer: base, ClientID: "cli", Tell: s.told, Transport: transport, Now: s.clock.Now,
 		Wait: func(ctx context.Context, d time.Duration) error {
 			s.pauses = append(s.pauses, d)
-			s.clock.advance(d)
+			s.clock.Advance(d)
 			if s.onPause != nil {
 				s.onPause(len(s.pauses))
 			}
@@ -218,12 +201,12 @@ func TestTokenIsKeptForTheOwnerAloneAndRefreshed(t *testing.T) {
 		}
 	}
 	valid := func() (string, error) {
-		return kept.Valid(t.Context(), Want{}, s.clock.now(), func(Token) (*Client, error) { return s.client, nil })
+		return kept.Valid(t.Context(), Want{}, s.clock.Now(), func(Token) (*Client, error) { return s.client, nil })
 	}
 	if access, err := valid(); err != nil || access != token.Access {
 		t.Errorf("the fresh token was not used: %v", err)
 	}
-	s.clock.advance(9*time.Minute + 30*time.Second) // of ten
+	s.clock.Advance(9*time.Minute + 30*time.Second) // of ten
 	var both sync.WaitGroup
 	answers := make([]string, 8)
 	for i := range answers { // one refresh token is spent, or the provider would end the grant
@@ -241,11 +224,11 @@ func TestTokenIsKeptForTheOwnerAloneAndRefreshed(t *testing.T) {
 		}
 	}
 	s.works(answers[0])
-	if _, err := kept.Valid(t.Context(), Want{Issuer: "https://other"}, s.clock.now(), nil); !errors.Is(err, ErrNotLoggedIn) {
+	if _, err := kept.Valid(t.Context(), Want{Issuer: "https://other"}, s.clock.Now(), nil); !errors.Is(err, ErrNotLoggedIn) {
 		t.Error(err)
 	}
 	s.idp.EndGrants("alice")
-	s.clock.advance(time.Hour)
+	s.clock.Advance(time.Hour)
 	if _, err := valid(); !errors.Is(err, ErrNotLoggedIn) {
 		t.Errorf("after the provider ended the login: %v", err)
 	}

@@ -38,7 +38,7 @@ func meetWithInbox(t *testing.T) (*party, *inbox) {
 			t.Error(err)
 			return
 		}
-		verifier := provider.Verifier(&oidc.Config{ClientID: "app", Now: p.clock.now, SupportedSigningAlgs: []string{"ES256"}})
+		verifier := provider.Verifier(&oidc.Config{ClientID: "app", Now: p.clock.Now, SupportedSigningAlgs: []string{"ES256"}})
 		token, err := verifier.VerifyLogout(r.Context(), r.PostFormValue("logout_token"))
 		if err != nil {
 			t.Error(err)

@@ -30,7 +30,7 @@ func TestIndependentRelyingPartyLogsIn(t *testing.T) {
 			token, claims := p.redeem(p.code(pg))
 			for name, want := range map[string]any{
 				"iss": p.idp.Issuer(), "sub": "alice", "aud": "app", "nonce": "n0", "acr": "pwd", "amr": []any{"pwd"},
-				"auth_time": float64(p.clock.now().Unix()), "email": "alice@example.com", "email_verified": true,
+				"auth_time": float64(p.clock.Now().Unix()), "email": "alice@example.com", "email_verified": true,
 				"name": "Alice Adams", "preferred_username": "alice", "groups": []any{"eng", "finance"}, "deviceid": "laptop-alice",
 			} {
 				if !reflect.DeepEqual(claims[name], want) {
@@ -49,7 +49,7 @@ func TestIndependentRelyingPartyLogsIn(t *testing.T) {
 				t.Errorf("userinfo: %+v, %v", info, err)
 			}
 
-			p.clock.advance(5 * time.Minute)
+			p.clock.Advance(5 * time.Minute)
 			fresh, err := p.refresh(token.RefreshToken)
 			if err != nil {
 				t.Fatal(err)
@@ -71,7 +71,7 @@ func TestSingleSignOnAndPrompts(t *testing.T) {
 	p := meet(t, nil)
 	p.refused(p.get(p.ask("prompt", "none")), "login_required")
 	_, first := p.redeem(p.code(p.enter("alice")))
-	p.clock.advance(time.Minute)
+	p.clock.Advance(time.Minute)
 
 	_, second := p.redeem(p.code(p.get(p.ask("prompt", "none")))) // no page in between
 	if second["auth_time"] != first["auth_time"] || second["sid"] != first["sid"] {
@@ -107,7 +107,7 @@ func TestSingleSignOnAndPrompts(t *testing.T) {
 		t.Errorf("chose bob, got %v", other["sub"])
 	}
 
-	p.clock.advance(9 * time.Hour)
+	p.clock.Advance(9 * time.Hour)
 	p.refused(p.get(p.ask("prompt", "none")), "login_required")
 }
 
@@ -249,7 +249,7 @@ func TestWrongPassword(t *testing.T) {
 		t.Errorf("a finished login went on: %d", pg.status)
 	}
 	slow := p.get(p.ask("prompt", "login"))
-	p.clock.advance(flowLifetime)
+	p.clock.Advance(flowLifetime)
 	if pg := p.submit(slow, map[string]string{"username": "alice", "password": "demo"}); pg.status != http.StatusBadRequest {
 		t.Errorf("an old login went on: %d", pg.status)
 	}
@@ -381,7 +381,7 @@ func TestStateFileOutlivesTheProcess(t *testing.T) {
 	reborn.idp.mu.Lock()
 	defer reborn.idp.mu.Unlock()
 	id, _, _ := strings.Cut(token.RefreshToken, ".")
-	if g, ok := reborn.idp.state.Grants.get(id, p.clock.now()); !ok || g.SID != claims["sid"] {
+	if g, ok := reborn.idp.state.Grants.get(id, p.clock.Now()); !ok || g.SID != claims["sid"] {
 		t.Errorf("the grant is gone: %+v", reborn.idp.state.Grants)
 	}
 	if len(reborn.idp.state.Sessions) != 1 {

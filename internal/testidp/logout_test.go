@@ -11,7 +11,7 @@ func TestLogoutByTheClient(t *testing.T) {
 	p := meet(t, nil)
 	token, claims := p.redeem(p.code(p.enter("alice")))
 	hint := token.Extra("id_token").(string)
-	p.clock.advance(1e12) // a hint may have expired
+	p.clock.Advance(1e12) // a hint may have expired
 	pg := p.get(p.idp.at("logout") + "?" + url.Values{
 		"id_token_hint": {hint}, "post_logout_redirect_uri": {signedOut}, "state": {"bye"},
 	}.Encode())

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,29 +27,11 @@ const (
 	verifier  = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk" // RFC 7636 appendix B
 )
 
-// clock is a clock that tests move.
-type clock struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = c.at.Add(d)
-}
-
 // party is a browser and an independent relying party around one provider.
 type party struct {
 	*testing.T
 	idp     *Provider
-	clock   *clock
+	clock   *Clock
 	browser *http.Client
 	oauth   oauth2.Config
 }
@@ -58,7 +39,7 @@ type party struct {
 // meet starts a provider. Most tests need no RSA key, which is slow to make.
 func meet(t *testing.T, change func(*Options)) *party {
 	t.Helper()
-	p := &party{T: t, clock: &clock{at: time.Now().Truncate(time.Second)}}
+	p := &party{T: t, clock: NewClock(time.Now().Truncate(time.Second))}
 	options := Options{
 		Users: DemoUsers(),
 		Clients: []Client{
@@ -66,7 +47,7 @@ func meet(t *testing.T, change func(*Options)) *party {
 			{ID: "public", RedirectURI: Exactly(callback)},
 			{ID: "shut", Secret: "x"},
 		},
-		Algorithms: []string{"ES256"}, Now: p.clock.now,
+		Algorithms: []string{"ES256"}, Now: p.clock.Now,
 	}
 	if change != nil {
 		change(&options)
@@ -237,7 +218,7 @@ func (p *party) verify(token *oauth2.Token) map[string]any {
 	if err != nil {
 		p.Fatal(err)
 	}
-	id, err := provider.VerifierContext(p.context(), &oidc.Config{ClientID: "app", Now: p.clock.now}).Verify(p.context(), raw)
+	id, err := provider.VerifierContext(p.context(), &oidc.Config{ClientID: "app", Now: p.clock.Now}).Verify(p.context(), raw)
 	if err != nil {
 		p.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func TestCodeIsBoundAndSingleUse(t *testing.T) {
 		}
 	}
 	old := fresh()
-	p.clock.advance(codeLifetime)
+	p.clock.Advance(codeLifetime)
 	if _, got := p.tokenError(form(old)); got != "invalid_grant" {
 		t.Errorf("an old code: %s", got)
 	}
@@ -210,7 +210,7 @@ func TestUserinfoNeedsALivingToken(t *testing.T) {
 			t.Errorf("%.12q: %d", authorization, got)
 		}
 	}
-	p.clock.advance(10 * time.Minute)
+	p.clock.Advance(10 * time.Minute)
 	if got := ask("Bearer " + token.AccessToken); got != 401 {
 		t.Errorf("an expired token: %d", got)
 	}
