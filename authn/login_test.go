@@ -197,12 +197,20 @@ func TestBrowserWithoutCookiesIsToldAfterOneSilentTry(t *testing.T) {
 	b.get(second).refused(t, access.LoginStateUnknown)
 }
 
+// spoilt returns a sealed text with another first letter, whatever that was.
+func spoilt(sealed string) string {
+	if sealed[0] == 'A' {
+		return "B" + sealed[1:]
+	}
+	return "A" + sealed[1:]
+}
+
 func TestForgedStateIsRefused(t *testing.T) {
 	s := world(t, withLoginHost)
 	b := s.browser()
 	back, _ := url.Parse(b.callback(app+"/x", "alice"))
 	for name, state := range map[string]string{
-		"none": "", "junk": "junk", "changed": "A" + back.Query().Get("state")[1:], "long": strings.Repeat("a", 20000),
+		"none": "", "junk": "junk", "changed": spoilt(back.Query().Get("state")), "long": strings.Repeat("a", 20000),
 	} {
 		q := back.Query()
 		q.Set("state", state)
@@ -226,7 +234,7 @@ func TestTamperedCookiesOpenNothing(t *testing.T) {
 	b.enter(app+"/", "alice").want(t, "hello")
 	good := b.cookies(app)
 	for name, value := range good {
-		for i, bad := range []string{"A" + value[1:], value[:len(value)-2], value + "A", strings.ToUpper(value), "", strings.Repeat("A", 5000)} {
+		for i, bad := range []string{spoilt(value), value[:len(value)-2], value + "A", strings.ToUpper(value), "", strings.Repeat("A", 5000)} {
 			other := s.browser()
 			for n, v := range good {
 				other.setCookie(app, n, v)
