@@ -54,14 +54,9 @@ func (f *fleetServer) fetch(ctx context.Context, have *inventory) (*inventory, e
 			"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(fleetPerPage)},
 			"order_key": {"id"}, "order_direction": {"asc"}, "populate_policies": {"true"},
 		}.Encode()
-		body, err := p.page(ctx, u)
-		if err != nil {
-			return nil, err
-		}
 		hosts, fresh := 0, 0
-		_, err = readPage(body, jsonPath{"hosts"}, func(record any) error {
+		_, err := p.take(ctx, u, jsonPath{"hosts"}, func(host map[string]any) (access.Device, error) {
 			hosts++
-			host := record.(map[string]any)
 			number, _ := scalar(host["id"])
 			if number == "" {
 				number, _ = host[f.key].(string)
@@ -70,15 +65,11 @@ func (f *fleetServer) fetch(ctx context.Context, have *inventory) (*inventory, e
 				seen[number] = true
 				fresh++
 			}
-			d, err := f.device(host)
-			if err != nil {
-				return err
-			}
-			return p.add(d)
+			return f.device(host)
 		})
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("%s: %w", place(u), err)
+			return nil, err
 		case hosts == 0:
 			return p.done(have)
 		case fresh == 0:

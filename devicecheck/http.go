@@ -67,19 +67,9 @@ func (h *httpInventory) fetch(ctx context.Context, have *inventory) (*inventory,
 		return nil, err
 	}
 	for u := h.home; ; {
-		body, err := p.page(ctx, u)
+		around, err := p.take(ctx, u, h.items, h.device)
 		if err != nil {
 			return nil, err
-		}
-		around, err := readPage(body, h.items, func(record any) error {
-			d, err := h.device(record)
-			if err != nil {
-				return err
-			}
-			return p.add(d)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", place(u), err)
 		}
 		if !h.paged {
 			return p.done(have)
@@ -112,7 +102,7 @@ func nextLink(path jsonPath, around any) (string, bool, error) {
 // device reads one record. What is missing or of an unexpected kind stays
 // unknown; without an id, or with a certificate that is none, the answer is not
 // what the mapping was written for.
-func (h *httpInventory) device(record any) (access.Device, error) {
+func (h *httpInventory) device(record map[string]any) (access.Device, error) {
 	var d access.Device
 	for _, f := range h.fields {
 		value := f.path.in(record)

@@ -121,19 +121,9 @@ func (i *intune) fetch(ctx context.Context, have *inventory) (*inventory, error)
 	u := i.home.JoinPath("v1.0/deviceManagement/managedDevices")
 	u.RawQuery = url.Values{"$select": {intuneSelect}}.Encode()
 	for {
-		body, err := p.page(ctx, u)
+		around, err := p.take(ctx, u, jsonPath{"value"}, i.device)
 		if err != nil {
 			return nil, err
-		}
-		around, err := readPage(body, jsonPath{"value"}, func(record any) error {
-			d, err := i.device(record.(map[string]any))
-			if err != nil {
-				return err
-			}
-			return p.add(d)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", place(u), err)
 		}
 		link, more, err := nextLink(jsonPath{"@odata.nextLink"}, around)
 		if err != nil {

@@ -148,6 +148,26 @@ func (r *remote) begin() (*pull, error) {
 	return &pull{remote: r, left: maxPull, asked: map[string]bool{}, byID: map[string]int{}}, nil
 }
 
+// take reads the page at u, adds the device of each record in the array at
+// items, and returns the rest of the page.
+func (p *pull) take(ctx context.Context, u *url.URL, items jsonPath, device func(record map[string]any) (access.Device, error)) (any, error) {
+	body, err := p.page(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	around, err := readPage(body, items, func(record map[string]any) error {
+		d, err := device(record)
+		if err != nil {
+			return err
+		}
+		return p.add(d)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", place(u), err)
+	}
+	return around, nil
+}
+
 // page reads one page, which is on the home host and was not read before.
 func (p *pull) page(ctx context.Context, u *url.URL) ([]byte, error) {
 	if !sameHost(u, p.home) {

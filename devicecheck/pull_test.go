@@ -548,7 +548,7 @@ func FuzzPage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := readPage(text, path, func(any) error { return nil }); err == nil && !json.Valid(text) {
+		if _, err := readPage(text, path, func(map[string]any) error { return nil }); err == nil && !json.Valid(text) {
 			t.Fatalf("accepted what is no JSON: %q", text)
 		}
 	})

@@ -70,7 +70,7 @@ func (p jsonPath) in(value any) any {
 // each, and returns the document without that array. Only one record is in
 // memory at a time. Two members of one name are a fault: readers differ in
 // which of them counts.
-func readPage(body []byte, items jsonPath, each func(record any) error) (any, error) {
+func readPage(body []byte, items jsonPath, each func(record map[string]any) error) (any, error) {
 	if !utf8.Valid(body) {
 		return nil, errors.New("the answer is not UTF-8")
 	}
@@ -94,7 +94,7 @@ func readPage(body []byte, items jsonPath, each func(record any) error) (any, er
 type treeReader struct {
 	dec   *json.Decoder
 	items jsonPath
-	each  func(any) error
+	each  func(map[string]any) error
 	nodes int
 	found bool
 }
@@ -167,10 +167,11 @@ func (t *treeReader) records(depth int) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := record.(map[string]any); !ok {
+		object, ok := record.(map[string]any)
+		if !ok {
 			return errors.New("a record is no object")
 		}
-		if err := t.each(record); err != nil {
+		if err := t.each(object); err != nil {
 			return err
 		}
 	}
