@@ -11,7 +11,7 @@ build:
 
 test: parts lint
 	DOORWARD_REQUIRE_PARTS=1 $(GO) test -race -timeout 12m ./...
-	$(MAKE) --no-print-directory bench BENCHTIME=100x
+	$(MAKE) --no-print-directory bench BENCHTIME=10x
 	$(MAKE) --no-print-directory fuzz
 
 # Debian packages and npm modules that the stories drive: a browser and an
