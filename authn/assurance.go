@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -117,20 +119,20 @@ func joined(base, over map[string]string) map[string]string {
 // levels returns all that the claims of a verified token are worth, sorted:
 // levels of assurance, and authentication contexts by their own names. A claim
 // of the wrong type is worth nothing.
-func (t *levelTable) levels(claims object) []string {
+func (t *levelTable) levels(claims jose.Object) []string {
 	reached := access.LevelsUpTo("aal1") // the person did log in
 	add := func(table map[string]string, values ...string) {
 		for _, value := range values {
 			reached = append(reached, access.LevelsUpTo(table[value])...)
 		}
 	}
-	if acr, err := claims.text("acr"); err == nil {
+	if acr, err := claims.Text("acr"); err == nil {
 		add(t.acr, acr)
 	}
-	if amr, err := claims.textOrTexts("amr"); err == nil {
+	if amr, err := claims.TextOrTexts("amr"); err == nil {
 		add(t.amr, amr...)
 	}
-	if contexts, err := claims.textOrTexts("acrs"); err == nil && t.contexts {
+	if contexts, err := claims.TextOrTexts("acrs"); err == nil && t.contexts {
 		add(t.acrs, contexts...)
 		reached = append(reached, slices.DeleteFunc(slices.Clone(contexts), func(c string) bool { return !access.IsAuthContext(c) })...)
 	}

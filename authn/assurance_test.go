@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -52,13 +54,13 @@ func TestLevelsOfRecordedTokens(t *testing.T) {
 		"contexts hold no level": {Assurance{Like: "entra"}, `{"acrs":["phr","c0","c100","mfa"]}`, "aal1", "mfa"},
 		"wrong types":            {Assurance{Like: "okta"}, `{"acr":["phr"],"amr":{"mfa":true}}`, "aal1", "mfa"},
 	} {
-		claims, err := parseObject([]byte(c.payload))
+		claims, err := jose.ParseObject([]byte(c.payload))
 		if err != nil {
 			t.Fatal(name, err)
 		}
 		table := c.assurance.table()
 		login := access.Login{Levels: table.levels(claims)}
-		login.ACR, _ = claims.text("acr")
+		login.ACR, _ = claims.Text("acr")
 		if !slices.IsSorted(login.Levels) {
 			t.Errorf("%s: %v is not sorted", name, login.Levels)
 		}
@@ -142,14 +144,14 @@ func FuzzLevels(f *testing.F) {
 	f.Add([]byte(`{"acr":"phr","amr":["mfa","hwk"],"acrs":["c1","phr"]}`))
 	f.Add([]byte(`{"acr":"urn:okta:loa:2fa:any","amr":"mfa"}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		claims, err := parseObject(payload)
+		claims, err := jose.ParseObject(payload)
 		if err != nil {
 			return
 		}
 		for like := range vendorTables() {
 			table := (&Assurance{Like: like}).table()
 			levels := table.levels(claims)
-			if acr, _ := claims.text("acr"); slices.Contains(levels, "phr") && acr != "phr" && acr != "phrh" {
+			if acr, _ := claims.Text("acr"); slices.Contains(levels, "phr") && acr != "phr" && acr != "phrh" {
 				t.Errorf("%q: %v", like, levels)
 			}
 			for _, level := range levels {

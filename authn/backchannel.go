@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/session"
 )
@@ -72,7 +74,7 @@ func (a *Authenticator) backChannel(w http.ResponseWriter, r *http.Request, even
 	}
 	token, err := c.verifyLogout(ctx, raw)
 	switch {
-	case errors.Is(err, errNoKeys):
+	case errors.Is(err, jose.ErrNoKeys):
 		return access.Becausef(access.ProviderUnavailable, "logout token of %s: %w", c.cfg.ID, err)
 	case err != nil:
 		return access.Becausef(access.LogoutTokenInvalid, "logout token of %s: %w", c.cfg.ID, err)
@@ -119,15 +121,15 @@ func readLogoutForm(w http.ResponseWriter, r *http.Request) (string, error) {
 // by that: the claim only chooses whose keys and rules apply. Of several clients
 // at one provider it is the one the token claims to be for.
 func (a *Authenticator) sender(raw string) (*client, error) {
-	_, claims, _, err := parseJWT(raw)
+	_, claims, _, err := jose.Parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	iss, err := claims.text("iss")
+	iss, err := claims.Text("iss")
 	if err != nil {
 		return nil, err
 	}
-	aud, err := claims.textOrTexts("aud")
+	aud, err := claims.TextOrTexts("aud")
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +170,7 @@ func (c *client) verifyLogout(ctx context.Context, raw string) (*logoutToken, er
 	if err != nil {
 		return nil, err
 	}
-	if iss, err := claims.text("iss"); err != nil || iss != c.cfg.Issuer {
+	if iss, err := claims.Text("iss"); err != nil || iss != c.cfg.Issuer {
 		return nil, errors.New("the token is from another issuer")
 	}
 	if err := c.checkAudience(claims); err != nil {
@@ -189,7 +191,7 @@ func (c *client) verifyLogout(ctx context.Context, raw string) (*logoutToken, er
 	}
 	t := new(logoutToken)
 	for name, into := range map[string]*string{"jti": &t.id, "sub": &t.subject, "sid": &t.sid} {
-		if *into, err = claims.text(name); err != nil {
+		if *into, err = claims.Text(name); err != nil {
 			return nil, err
 		}
 		if _, present := claims[name]; present && *into == "" || len(*into) > maxJTI {
@@ -202,8 +204,8 @@ func (c *client) verifyLogout(ctx context.Context, raw string) (*logoutToken, er
 	if t.subject == "" && t.sid == "" {
 		return nil, errors.New("the token names neither a person nor a session")
 	}
-	exp, _, _ := claims.time("exp") // checkTimes has read both
-	iat, _, _ := claims.time("iat")
+	exp, _, _ := claims.Time("exp") // checkTimes has read both
+	iat, _, _ := claims.Time("iat")
 	oldest := iat.Add(maxLogoutAge)
 	if !c.now().Before(oldest.Add(skew)) {
 		return nil, fmt.Errorf("the token was issued at %s, too long ago", iat.Format(time.RFC3339))

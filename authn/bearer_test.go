@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/testidp"
 )
@@ -317,7 +319,7 @@ func TestTokensDuringAnOutage(t *testing.T) {
 	raw := s.accessToken(nil)
 	s.refuses(raw, access.ProviderUnavailable)
 	s.corp.Heal()
-	s.clock.Advance(minPause)
+	s.clock.Advance(jose.MinPause)
 	if req := s.present("Bearer "+raw, nil); req.Identity.Nobody() {
 		t.Errorf("the outage was kept: %q", req.Credential.Problem)
 	}
@@ -408,7 +410,7 @@ func FuzzAuthorization(f *testing.F) {
 		if p, err := parseProof(context.Background(), []string{proof}); (p == nil) != (err != nil) {
 			t.Error("neither a proof nor an error")
 		}
-		if claims, err := parseObject([]byte(authorization)); err == nil {
+		if claims, err := jose.ParseObject([]byte(authorization)); err == nil {
 			if b, err := parseBinding(claims); err == nil && b == (binding{}) && claims["cnf"] != nil {
 				t.Error("a binding was lost")
 			}

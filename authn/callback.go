@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/session"
 )
@@ -75,7 +77,7 @@ func (a *Authenticator) complete(r *http.Request, req *access.Request, form url.
 	if c == nil {
 		return "", access.Becausef(access.LoginFailed, "provider %q was removed meanwhile", f.Provider)
 	}
-	meta, err := c.metadata.get(r.Context())
+	meta, err := c.metadata.Get(r.Context())
 	if err != nil {
 		return "", access.Becausef(access.ProviderUnavailable, "provider %s: %w", c.cfg.ID, err)
 	}
@@ -172,14 +174,14 @@ func (c *client) redeem(r *http.Request, meta *metadata, redirect, code string, 
 		return session.Start{}, access.Because(access.LoginFailed, errors.New("the token endpoint gave no ID token"))
 	}
 	token, err := c.verify(ctx, answer.idToken, expectation{nonce: p.Nonce, authTime: ask.MaxAge > 0, accessToken: answer.access})
-	if errors.Is(err, errNoKeys) {
+	if errors.Is(err, jose.ErrNoKeys) {
 		return session.Start{}, access.Because(access.ProviderUnavailable, err)
 	}
 	if err != nil {
 		return session.Start{}, access.Becausef(access.LoginFailed, "ID token of %s: %w", c.cfg.ID, err)
 	}
 	start := session.Start{Identity: c.identity(ctx, token, answer), Tokens: c.tokens(answer), SID: text(token.claims, "sid")}
-	if end, present, err := token.claims.time("session_expiry"); err != nil {
+	if end, present, err := token.claims.Time("session_expiry"); err != nil {
 		return session.Start{}, access.Because(access.LoginFailed, err)
 	} else if present {
 		start.NotAfter = end // the provider's own limit (IPSIE SL1)

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // client is what we are to one provider: its registered client, with what the
@@ -32,8 +34,8 @@ type client struct {
 	// cluster is set for service accounts of Kubernetes, nil for everyone else.
 	cluster *cluster
 
-	metadata document[*metadata]
-	keys     keySet
+	metadata jose.Document[*metadata]
+	keys     jose.KeySet
 }
 
 func newClient(p Provider, opts *Options) (*client, error) {
@@ -54,8 +56,8 @@ func newClient(p Provider, opts *Options) (*client, error) {
 			return nil, fmt.Errorf("provider %s: client_auth: private_key_jwt: %w", p.ID, err)
 		}
 	}
-	c.metadata.now, c.keys.now = opts.Now, opts.Now
-	c.metadata.fetch = func(ctx context.Context) (*metadata, error) {
+	c.metadata.Now, c.keys.Now = opts.Now, opts.Now
+	c.metadata.Fetch = func(ctx context.Context) (*metadata, error) {
 		find := discover
 		if !p.interactive() {
 			find = discoverTokens
@@ -66,7 +68,7 @@ func newClient(p Provider, opts *Options) (*client, error) {
 		}
 		return m.seenBy(&p), nil
 	}
-	c.keys.fetch = c.fetchKeys
+	c.keys.Fetch = c.fetchKeys
 	return c, nil
 }
 
@@ -77,15 +79,15 @@ func (c *client) adopt(from *client) {
 		from.cfg.Profile != c.cfg.Profile || from.cfg.ClientAuth.MTLS != c.cfg.ClientAuth.MTLS {
 		return
 	}
-	c.metadata.adopt(&from.metadata)
-	c.keys.adopt(&from.keys.document)
+	c.metadata.Adopt(&from.metadata)
+	c.keys.Adopt(&from.keys.Document)
 }
 
 // ready tells whether logins can be verified, or why not.
 func (c *client) ready() error {
-	meta, ok := c.metadata.last()
+	meta, ok := c.metadata.Last()
 	if !ok {
-		return c.metadata.problem()
+		return c.metadata.Problem()
 	}
 	if len(meta.accepted(&c.cfg)) == 0 {
 		return fmt.Errorf("the provider signs with %s only, none of which is accepted", strings.Join(meta.algorithms, ", "))
@@ -93,7 +95,7 @@ func (c *client) ready() error {
 	if err := c.agree(meta); err != nil {
 		return err
 	}
-	return c.keys.problem()
+	return c.keys.Problem()
 }
 
 const (
@@ -106,14 +108,14 @@ const (
 // provider fails it is asked less and less often, down to once a minute.
 func (c *client) run(ctx context.Context) {
 	var metadataDue time.Time
-	if _, ok := c.metadata.last(); ok {
+	if _, ok := c.metadata.Last(); ok {
 		metadataDue = c.now().Add(metadataEvery)
 	}
 	for failures := 0; ctx.Err() == nil; {
 		err := c.renew(ctx, &metadataDue)
 		wait := keysEvery
 		switch {
-		case err == nil || errors.Is(err, errTooSoon):
+		case err == nil || errors.Is(err, jose.ErrTooSoon):
 			if failures > 0 {
 				c.log.Info("the provider answers again", "provider", c.cfg.ID)
 			}
@@ -135,10 +137,10 @@ func (c *client) run(ctx context.Context) {
 
 func (c *client) renew(ctx context.Context, metadataDue *time.Time) error {
 	if !c.now().Before(*metadataDue) {
-		if err := c.metadata.refresh(ctx); err != nil {
+		if err := c.metadata.Refresh(ctx); err != nil {
 			return err
 		}
 		*metadataDue = c.now().Add(metadataEvery)
 	}
-	return c.keys.refresh(ctx)
+	return c.keys.Refresh(ctx)
 }

@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -271,7 +273,7 @@ func TestMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.http.CloseIdleConnections)
-	meta, err := c.metadata.get(context.Background())
+	meta, err := c.metadata.Get(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +296,7 @@ func FuzzParseGrant(f *testing.F) {
 	f.Add([]byte(`{"access_token":7}`))
 	key := &proofKey{}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		answer, err := parseObject(data)
+		answer, err := jose.ParseObject(data)
 		if err != nil {
 			return
 		}
@@ -328,7 +330,7 @@ func TestErrorsDoNotQuoteWhatWeSent(t *testing.T) {
 		fmt.Fprintf(w, `{"error":%q,"error_description":%q}`, sent[0], sent[1])
 	})
 	c := s.auth.clients["corp"]
-	meta, err := c.metadata.get(t.Context())
+	meta, err := c.metadata.Get(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

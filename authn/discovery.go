@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -56,7 +58,7 @@ func (m *metadata) seenBy(p *Provider) *metadata {
 // discover reads the metadata of an issuer. They must name the very issuer that
 // was asked for, or anyone who can answer for one address could speak for another.
 func discover(ctx context.Context, client *http.Client, issuer *url.URL, spelled string) (*metadata, error) {
-	doc, err := getJSON(ctx, client, strings.TrimSuffix(spelled, "/")+"/.well-known/openid-configuration", "")
+	doc, err := jose.GetJSON(ctx, client, strings.TrimSuffix(spelled, "/")+"/.well-known/openid-configuration", "")
 	if err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
@@ -67,9 +69,9 @@ func discover(ctx context.Context, client *http.Client, issuer *url.URL, spelled
 	return m, nil
 }
 
-func parseMetadata(doc object, issuer *url.URL, spelled string) (*metadata, error) {
+func parseMetadata(doc jose.Object, issuer *url.URL, spelled string) (*metadata, error) {
 	var m metadata
-	named, err := doc.text("issuer")
+	named, err := doc.Text("issuer")
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +91,7 @@ func parseMetadata(doc object, issuer *url.URL, spelled string) (*metadata, erro
 		{"introspection_endpoint", &m.introspection, false},
 		{"pushed_authorization_request_endpoint", &m.par, false},
 	} {
-		address, err := doc.text(endpoint.name)
+		address, err := doc.Text(endpoint.name)
 		if err != nil {
 			return nil, err
 		}
@@ -101,16 +103,16 @@ func parseMetadata(doc object, issuer *url.URL, spelled string) (*metadata, erro
 		}
 		*endpoint.to = address
 	}
-	if m.algorithms, err = doc.texts("id_token_signing_alg_values_supported"); err != nil {
+	if m.algorithms, err = doc.Texts("id_token_signing_alg_values_supported"); err != nil {
 		return nil, err
 	}
 	if len(m.algorithms) == 0 {
 		m.algorithms = []string{"RS256"} // the one every provider has to support
 	}
-	if m.callbackIssuer, err = doc.flag("authorization_response_iss_parameter_supported"); err != nil {
+	if m.callbackIssuer, err = doc.Flag("authorization_response_iss_parameter_supported"); err != nil {
 		return nil, err
 	}
-	if m.claimsParameter, err = doc.flag("claims_parameter_supported"); err != nil {
+	if m.claimsParameter, err = doc.Flag("claims_parameter_supported"); err != nil {
 		return nil, err
 	}
 	return &m, m.parseClientFeatures(doc, issuer)
@@ -118,14 +120,14 @@ func parseMetadata(doc object, issuer *url.URL, spelled string) (*metadata, erro
 
 // parseClientFeatures reads what a provider says about clients beyond OpenID
 // Connect's own: RFC 9126 §5, RFC 9449 §5.1, RFC 8414 §2 and RFC 8705 §5.
-func (m *metadata) parseClientFeatures(doc object, issuer *url.URL) (err error) {
-	if m.parRequired, err = doc.flag("require_pushed_authorization_requests"); err != nil {
+func (m *metadata) parseClientFeatures(doc jose.Object, issuer *url.URL) (err error) {
+	if m.parRequired, err = doc.Flag("require_pushed_authorization_requests"); err != nil {
 		return err
 	}
-	if m.dpopAlgorithms, err = doc.texts("dpop_signing_alg_values_supported"); err != nil {
+	if m.dpopAlgorithms, err = doc.Texts("dpop_signing_alg_values_supported"); err != nil {
 		return err
 	}
-	if m.assertionAlgorithms, err = doc.texts("token_endpoint_auth_signing_alg_values_supported"); err != nil {
+	if m.assertionAlgorithms, err = doc.Texts("token_endpoint_auth_signing_alg_values_supported"); err != nil {
 		return err
 	}
 	value, present := doc["mtls_endpoint_aliases"]
@@ -140,7 +142,7 @@ func (m *metadata) parseClientFeatures(doc object, issuer *url.URL) (err error) 
 		"token_endpoint": &m.mtls.token, "userinfo_endpoint": &m.mtls.userinfo,
 		"pushed_authorization_request_endpoint": &m.mtls.par, "introspection_endpoint": &m.mtls.introspection,
 	} {
-		if *to, err = object(members).text(name); err != nil {
+		if *to, err = jose.Object(members).Text(name); err != nil {
 			return err
 		}
 		if *to == "" {

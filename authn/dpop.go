@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/doorward/doorward/internal/access"
@@ -154,11 +156,11 @@ func (n *nonces) note(resp *http.Response) bool {
 
 // fetch reads a JSON object that an access token opens (RFC 6750 §2.1; RFC 9449
 // §7.1 if the token is bound to a key).
-func (c *client) fetch(ctx context.Context, address string, g *grant) (object, error) {
+func (c *client) fetch(ctx context.Context, address string, g *grant) (jose.Object, error) {
 	if g.key == nil {
-		return getJSON(ctx, c.http, address, g.access)
+		return jose.GetJSON(ctx, c.http, address, g.access)
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, jose.FetchTimeout)
 	defer cancel()
 	for try := 1; ; try++ {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
@@ -172,7 +174,7 @@ func (c *client) fetch(ctx context.Context, address string, g *grant) (object, e
 		req.Header.Set("Accept", "application/json")
 		req.Header.Set("Authorization", "DPoP "+g.access)
 		req.Header.Set("DPoP", proof)
-		resp, answer, err := askJSON(c.http, req)
+		resp, answer, err := jose.AskJSON(c.http, req)
 		if resp == nil {
 			return nil, err
 		}

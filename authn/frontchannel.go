@@ -88,7 +88,7 @@ func (a *Authenticator) frontChannel(w http.ResponseWriter, r *http.Request, req
 // origins are where the provider's pages are: of its issuer and of its logout.
 func (c *client) origins() []string {
 	addresses := []string{c.cfg.Issuer}
-	if meta, ok := c.metadata.last(); ok {
+	if meta, ok := c.metadata.Last(); ok {
 		addresses = append(addresses, meta.endSession)
 	}
 	var origins []string

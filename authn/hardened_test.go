@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/doorward/doorward/internal/access"
@@ -79,15 +81,15 @@ func (s *stage) published() map[string]crypto.PublicKey {
 	}
 	keys := map[string]crypto.PublicKey{}
 	for _, k := range set.Keys {
-		fields := object{}
+		fields := jose.Object{}
 		for name, value := range k {
 			fields[name] = value
 		}
-		parsed, err := parseKey(fields)
+		parsed, err := jose.ParseKey(fields)
 		if err != nil || k["d"] != "" || k["use"] != "sig" {
 			s.Fatalf("%v: %v", k, err)
 		}
-		keys[parsed.id] = parsed.key
+		keys[parsed.ID] = parsed.Public
 	}
 	return keys
 }
@@ -164,17 +166,17 @@ func (g *gate) admit(w http.ResponseWriter, r *http.Request) bool {
 // proven checks the proof and asks for another one if the nonce is old.
 func (g *gate) proven(w http.ResponseWriter, r *http.Request, accessToken string) bool {
 	token, err := jwt.Parse(r.Header.Get("DPoP"), func(token *jwt.Token) (any, error) {
-		fields := object(token.Header["jwk"].(map[string]any))
+		fields := jose.Object(token.Header["jwk"].(map[string]any))
 		if _, private := fields["d"]; private || token.Header["typ"] != "dpop+jwt" {
 			g.t.Errorf("proof header %v", token.Header)
 		}
-		key, err := parseKey(fields)
+		key, err := jose.ParseKey(fields)
 		if err != nil {
 			return nil, err
 		}
-		public, err := newPublicJWK(key.key)
+		public, err := newPublicJWK(key.Public)
 		g.jkt = append(g.jkt, public.thumbprint())
-		return key.key, err
+		return key.Public, err
 	}, jwt.WithValidMethods([]string{"ES256"}), jwt.WithTimeFunc(g.now))
 	if err != nil {
 		g.t.Errorf("%s: proof: %v", r.URL.Path, err)
@@ -347,7 +349,7 @@ func TestHardenedRefusals(t *testing.T) {
 		"long URI":      {answer(201, `{"request_uri":"`+strings.Repeat("x", maxRequestURI+1)+`"}`), access.LoginFailed},
 		"two URIs":      {answer(201, `{"request_uri":"a","request_uri":"b"}`), access.ProviderUnavailable},
 		"no JSON":       {answer(201, `<html>`), access.ProviderUnavailable},
-		"endless":       {answer(201, `{}`+strings.Repeat(" ", maxDocument)), access.ProviderUnavailable},
+		"endless":       {answer(201, `{}`+strings.Repeat(" ", jose.MaxDocument)), access.ProviderUnavailable},
 		"nonce, no end": {answer(400, `{"error":"use_dpop_nonce"}`), access.LoginFailed},
 	} {
 		t.Run(name, func(t *testing.T) {

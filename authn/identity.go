@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -41,7 +43,7 @@ func (c *client) identity(ctx context.Context, token *idToken, g *grant) access.
 		Name: text(claims, "name"), Username: text(claims, "preferred_username"),
 		Login: access.Login{Time: token.authTime, ACR: text(token.claims, "acr")},
 	}
-	id.Login.AMR, _ = token.claims.textOrTexts("amr")
+	id.Login.AMR, _ = token.claims.TextOrTexts("amr")
 	id.Login.Levels = c.levels.levels(token.claims)
 	if c.cfg.Trust.Groups != trustNone {
 		id.Groups, id.GroupsIncomplete = groupsOf(claims, c.cfg.groupsClaim())
@@ -55,24 +57,24 @@ func (c *client) identity(ctx context.Context, token *idToken, g *grant) access.
 // groupsOf reads the groups and notices where the provider kept some back
 // (Entra's overage). A claim we cannot read counts as kept back, too: what a
 // person may do must not depend on groups we failed to understand.
-func groupsOf(claims object, name string) (groups []string, incomplete bool) {
+func groupsOf(claims jose.Object, name string) (groups []string, incomplete bool) {
 	if sources, ok := claims["_claim_names"].(map[string]any); ok {
 		_, named := sources[name]
 		_, usual := sources["groups"]
 		incomplete = named || usual
 	}
 	incomplete = incomplete || isTrue(claims["hasgroups"])
-	groups, err := claims.textOrTexts(name)
+	groups, err := claims.TextOrTexts(name)
 	return groups, incomplete || err != nil
 }
 
 // remaining returns the claims that have no field of their own, for rules that
 // name them. Groups are left out also where they are not trusted.
-func remaining(claims object, groupsClaim string) map[string]any {
+func remaining(claims jose.Object, groupsClaim string) map[string]any {
 	rest := map[string]any{}
 	for name, value := range claims {
 		if name != groupsClaim && !slices.Contains(protocolClaims, name) && !slices.Contains(profileClaims, name) {
-			rest[name] = plain(value)
+			rest[name] = jose.Plain(value)
 		}
 	}
 	if len(rest) == 0 {
@@ -82,8 +84,8 @@ func remaining(claims object, groupsClaim string) map[string]any {
 }
 
 // text returns a claim that is for display, "" if it is something else.
-func text(claims object, name string) string {
-	s, _ := claims.text(name)
+func text(claims jose.Object, name string) string {
+	s, _ := claims.Text(name)
 	return s
 }
 

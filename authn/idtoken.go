@@ -1,7 +1,6 @@
 package authn
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -10,15 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 const (
-	maxToken   = 256 << 10 // bytes of an ID token
-	maxSubject = 255       // bytes of sub (OpenID Connect Core §2)
+	maxSubject = 255 // bytes of sub (OpenID Connect Core §2)
 	skew       = time.Minute
 )
 
@@ -38,7 +35,7 @@ type idToken struct {
 	raw      string
 	subject  string
 	authTime time.Time
-	claims   object
+	claims   jose.Object
 }
 
 // verify accepts an ID token of this provider for this client, or says why not.
@@ -61,93 +58,33 @@ func (c *client) verify(ctx context.Context, raw string, want expectation) (*idT
 // signed returns the claims of a token that this provider signed, and the
 // algorithm. types are the accepted values of typ; a token without one may be of
 // any type. The claims are not judged yet.
-func (c *client) signed(ctx context.Context, raw string, types ...string) (claims object, alg string, err error) {
-	header, claims, payload, err := parseJWT(raw)
+func (c *client) signed(ctx context.Context, raw string, types ...string) (claims jose.Object, alg string, err error) {
+	header, claims, payload, err := jose.Parse(raw)
 	if err != nil {
 		return nil, "", err
 	}
-	meta, err := c.metadata.get(ctx)
+	meta, err := c.metadata.Get(ctx)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", errNoKeys, err)
+		return nil, "", fmt.Errorf("%w: %w", jose.ErrNoKeys, err)
 	}
-	alg, kid, err := checkHeader(header, meta.accepted(&c.cfg), types...)
-	if err != nil {
-		return nil, "", err
-	}
-	keys, err := c.keys.find(ctx, kid, alg)
+	alg, kid, err := jose.CheckHeader(header, meta.accepted(&c.cfg), types...)
 	if err != nil {
 		return nil, "", err
 	}
-	signed, err := (&oidc.StaticKeySet{PublicKeys: keys}).VerifySignature(ctx, raw)
+	keys, err := c.keys.Find(ctx, kid, alg)
 	if err != nil {
-		return nil, "", fmt.Errorf("the signature is wrong: %w", err)
+		return nil, "", err
 	}
-	if !bytes.Equal(signed, payload) {
-		return nil, "", errors.New("the signature covers something else")
+	if err := jose.Verify(ctx, raw, payload, keys); err != nil {
+		return nil, "", err
 	}
 	return claims, alg, nil
 }
 
-// parseJWT splits a token in compact form (RFC 7515 §7.1) into its header and
-// payload. Nothing is verified.
-func parseJWT(raw string) (header, claims object, payload []byte, err error) {
-	if len(raw) > maxToken {
-		return nil, nil, nil, fmt.Errorf("a token of more than %d bytes", maxToken)
-	}
-	parts := strings.Split(raw, ".")
-	if len(parts) != 3 {
-		return nil, nil, nil, errors.New("not a signed token in compact form")
-	}
-	if header, _, err = parsePart(parts[0]); err != nil {
-		return nil, nil, nil, fmt.Errorf("token header: %w", err)
-	}
-	if claims, payload, err = parsePart(parts[1]); err != nil {
-		return nil, nil, nil, fmt.Errorf("token payload: %w", err)
-	}
-	return header, claims, payload, nil
-}
-
-func parsePart(text string) (object, []byte, error) {
-	data, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil {
-		return nil, nil, err
-	}
-	if strings.ContainsAny(text, "\r\n") {
-		return nil, nil, errors.New("line breaks in base64") // which the decoder skips
-	}
-	obj, err := parseObject(data)
-	return obj, data, err
-}
-
-// checkHeader returns the algorithm and the key id, if the header holds nothing
-// that would change the meaning of the token or bring a key of its own.
-func checkHeader(header object, accepted []string, types ...string) (alg, kid string, err error) {
-	for _, name := range []string{"crit", "b64", "jwk", "jku", "x5u", "zip", "enc"} {
-		if _, present := header[name]; present {
-			return "", "", fmt.Errorf("the token header has %q", name)
-		}
-	}
-	typ, err := header.text("typ")
-	if err != nil {
-		return "", "", err
-	}
-	if typ != "" && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }) {
-		return "", "", fmt.Errorf("a token of type %.40q is not %s", typ, strings.Join(types, " or "))
-	}
-	if alg, err = header.text("alg"); err != nil {
-		return "", "", err
-	}
-	if !slices.Contains(accepted, alg) {
-		return "", "", fmt.Errorf("the algorithm %.20q is not accepted", alg)
-	}
-	kid, err = header.text("kid")
-	return alg, kid, err
-}
-
 // checkClaims applies OpenID Connect Core §3.1.3.7 without leaving anything to
 // discretion.
-func (c *client) checkClaims(claims object, alg string, want expectation) (*idToken, error) {
-	if iss, err := claims.text("iss"); err != nil || iss != c.cfg.Issuer {
+func (c *client) checkClaims(claims jose.Object, alg string, want expectation) (*idToken, error) {
+	if iss, err := claims.Text("iss"); err != nil || iss != c.cfg.Issuer {
 		return nil, errors.New("the token is from another issuer")
 	}
 	if err := c.checkAudience(claims); err != nil {
@@ -158,14 +95,14 @@ func (c *client) checkClaims(claims object, alg string, want expectation) (*idTo
 	}
 	token := &idToken{claims: claims}
 	var err error
-	if token.subject, err = claims.text("sub"); err != nil || token.subject == "" || len(token.subject) > maxSubject {
+	if token.subject, err = claims.Text("sub"); err != nil || token.subject == "" || len(token.subject) > maxSubject {
 		return nil, errors.New("the token names no subject")
 	}
 	if token.authTime, err = c.checkTimes(claims, want.authTime); err != nil {
 		return nil, err
 	}
 	if want.nonce != "" {
-		nonce, err := claims.text("nonce")
+		nonce, err := claims.Text("nonce")
 		if err != nil || subtle.ConstantTimeCompare([]byte(nonce), []byte(want.nonce)) != 1 {
 			return nil, errors.New("the token answers another login: its nonce differs")
 		}
@@ -178,15 +115,15 @@ func (c *client) checkClaims(claims object, alg string, want expectation) (*idTo
 
 // checkAudience wants us among the audiences, and as the authorized party where
 // there are others or where the token names one.
-func (c *client) checkAudience(claims object) error {
-	aud, err := claims.textOrTexts("aud")
+func (c *client) checkAudience(claims jose.Object) error {
+	aud, err := claims.TextOrTexts("aud")
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(aud, c.cfg.ClientID) {
 		return errors.New("the token is for another client")
 	}
-	azp, err := claims.text("azp")
+	azp, err := claims.Text("azp")
 	if err != nil {
 		return err
 	}
@@ -196,30 +133,30 @@ func (c *client) checkAudience(claims object) error {
 	return nil
 }
 
-func (c *client) checkTimes(claims object, authTimeNeeded bool) (authTime time.Time, err error) {
+func (c *client) checkTimes(claims jose.Object, authTimeNeeded bool) (authTime time.Time, err error) {
 	now := c.now()
-	exp, present, err := claims.time("exp")
+	exp, present, err := claims.Time("exp")
 	if err != nil || !present {
 		return authTime, errors.Join(errors.New("the token does not say when it ends"), err)
 	}
 	if !now.Before(exp.Add(skew)) {
 		return authTime, fmt.Errorf("the token ended at %s", exp.Format(time.RFC3339))
 	}
-	iat, present, err := claims.time("iat")
+	iat, present, err := claims.Time("iat")
 	if err != nil || !present {
 		return authTime, errors.Join(errors.New("the token does not say when it was issued"), err)
 	}
 	if iat.After(now.Add(skew)) {
 		return authTime, fmt.Errorf("the token was issued in the future, at %s", iat.Format(time.RFC3339))
 	}
-	nbf, present, err := claims.time("nbf")
+	nbf, present, err := claims.Time("nbf")
 	if err != nil {
 		return authTime, err
 	}
 	if present && nbf.After(now.Add(skew)) {
 		return authTime, fmt.Errorf("the token is valid from %s on", nbf.Format(time.RFC3339))
 	}
-	authTime, present, err = claims.time("auth_time")
+	authTime, present, err = claims.Time("auth_time")
 	switch {
 	case err != nil:
 		return authTime, err
@@ -233,11 +170,11 @@ func (c *client) checkTimes(claims object, authTimeNeeded bool) (authTime time.T
 
 // checkHash compares at_hash (OpenID Connect Core §3.1.3.6) with the access
 // token that came along.
-func checkHash(claims object, alg, accessToken string) error {
+func checkHash(claims jose.Object, alg, accessToken string) error {
 	if _, present := claims["at_hash"]; !present || accessToken == "" {
 		return nil
 	}
-	got, err := claims.text("at_hash")
+	got, err := claims.Text("at_hash")
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -24,7 +26,7 @@ const maxIntrospectionCache = 5 * time.Minute
 // introspect asks a provider about a token. Only an answer counts as one: while
 // the provider cannot be asked, the token is neither good nor bad.
 func (t *tokens) introspect(ctx context.Context, c *client, raw string) (*accessToken, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, jose.FetchTimeout)
 	defer cancel()
 	select {
 	case t.slots <- struct{}{}:
@@ -41,8 +43,8 @@ func (t *tokens) introspect(ctx context.Context, c *client, raw string) (*access
 }
 
 // askAbout sends one introspection request (RFC 7662 §2.1).
-func (c *client) askAbout(ctx context.Context, raw string) (object, error) {
-	meta, err := c.metadata.get(ctx)
+func (c *client) askAbout(ctx context.Context, raw string) (jose.Object, error) {
+	meta, err := c.metadata.Get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -53,29 +55,29 @@ func (c *client) askAbout(ctx context.Context, raw string) (object, error) {
 }
 
 // introspected judges an answer (RFC 7662 §2.2) as strictly as a signed token.
-func (c *client) introspected(answer object) (*accessToken, error) {
-	active, err := answer.flag("active")
+func (c *client) introspected(answer jose.Object) (*accessToken, error) {
+	active, err := answer.Flag("active")
 	if err != nil {
 		return nil, access.Becausef(access.ProviderUnavailable, "introspection: %w", err)
 	}
 	if !active {
 		return nil, access.Becausef(access.TokenRevoked, "the provider says that the token is not active")
 	}
-	if iss, err := answer.text("iss"); err != nil || iss != "" && iss != c.cfg.Issuer {
+	if iss, err := answer.Text("iss"); err != nil || iss != "" && iss != c.cfg.Issuer {
 		return nil, access.Becausef(access.TokenInvalid, "the token is from another issuer")
 	}
 	// A refresh token is active, too, and says something else or nothing here.
-	if typ, err := answer.text("token_type"); err != nil || !strings.EqualFold(typ, schemeBearer) && !strings.EqualFold(typ, schemeDPoP) {
+	if typ, err := answer.Text("token_type"); err != nil || !strings.EqualFold(typ, schemeBearer) && !strings.EqualFold(typ, schemeDPoP) {
 		return nil, access.Becausef(access.TokenNotAccessToken, "the provider says token_type %.40q", typ)
 	}
-	aud, err := answer.textOrTexts("aud")
+	aud, err := answer.TextOrTexts("aud")
 	if err != nil {
 		return nil, access.Because(access.TokenInvalid, err)
 	}
 	if !c.hears(aud) {
 		return nil, access.Becausef(access.TokenAudience, "the token is for %.200q", aud)
 	}
-	if sub, err := answer.text("sub"); err == nil && sub == "" {
+	if sub, err := answer.Text("sub"); err == nil && sub == "" {
 		answer["sub"] = answer["client_id"] // a token of the client itself; nil is refused
 		if answer["sub"] == nil {
 			delete(answer, "sub")

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/testidp"
 )
@@ -113,7 +115,7 @@ func TestIntrospectionAnswers(t *testing.T) {
 		"active-twice":   {`{"active":false,"active":true}`, access.ProviderUnavailable},
 		"ACTIVE":         {`{"ACTIVE":true,"token_type":"Bearer","aud":"doorward-api","sub":"x"}`, access.TokenRevoked},
 		"not-json":       {"<html>", access.ProviderUnavailable},
-		"huge":           {`{"active":true}` + strings.Repeat(" ", maxDocument), access.ProviderUnavailable},
+		"huge":           {`{"active":true}` + strings.Repeat(" ", jose.MaxDocument), access.ProviderUnavailable},
 		"other-aud":      {s.activeAnswer(func(a map[string]any) { a["aud"] = "x" }), access.TokenAudience},
 		"no-aud":         {s.activeAnswer(func(a map[string]any) { delete(a, "aud") }), access.TokenAudience},
 		"other-iss":      {s.activeAnswer(func(a map[string]any) { a["iss"] = "https://x.test" }), access.TokenInvalid},

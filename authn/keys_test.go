@@ -2,8 +2,6 @@ package authn
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/doorward/doorward/internal/jose"
 
 	"github.com/doorward/doorward/internal/testidp"
 )
@@ -28,17 +28,17 @@ func TestBadTokensCauseAtMostOneFetch(t *testing.T) {
 	} {
 		s := world(t, nil)
 		c := s.auth.clients["corp"]
-		if _, err := c.metadata.get(t.Context()); err != nil {
+		if _, err := c.metadata.Get(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := c.keys.get(t.Context())
+		keys, err := c.keys.Get(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.clock.Advance(time.Hour)
 		before := s.corp.Requests(testidp.JWKS)
 		for i := range 300 {
-			named := strings.ReplaceAll(strings.ReplaceAll(header, "KID", keys[0].id), "%d", fmt.Sprint(i))
+			named := strings.ReplaceAll(strings.ReplaceAll(header, "KID", keys[0].ID), "%d", fmt.Sprint(i))
 			raw := makeSigners().sign(t, named, goodPayload(""))
 			if _, err := c.verify(t.Context(), raw, expectation{nonce: "n0"}); err == nil {
 				t.Fatalf("%s: accepted", name)
@@ -57,7 +57,7 @@ func TestRotatedKeyIsFoundOnce(t *testing.T) {
 	if err := s.corp.RotateKeys(); err != nil {
 		t.Fatal(err)
 	}
-	s.clock.Advance(minPause)
+	s.clock.Advance(jose.MinPause)
 	before := s.corp.Requests(testidp.JWKS)
 	for range 3 {
 		s.browser().enter(app+"/", "alice").want(t, "hello")
@@ -86,8 +86,8 @@ func TestGoodKeysOutliveBadAnswers(t *testing.T) {
 		s.corp.Fault(func(f *testidp.Faults) { f.Answers[testidp.JWKS] = answer })
 		c := s.auth.clients["corp"]
 		for range 5 {
-			s.clock.Advance(minPause)
-			if err := c.keys.refresh(t.Context()); err == nil {
+			s.clock.Advance(jose.MinPause)
+			if err := c.keys.Refresh(t.Context()); err == nil {
 				t.Errorf("%s: taken for keys", name)
 			}
 		}
@@ -118,7 +118,7 @@ func TestMetadataAreChecked(t *testing.T) {
 	} {
 		s := world(t, nil)
 		s.corp.Fault(func(f *testidp.Faults) { f.MutateDiscovery = change })
-		if err := s.auth.clients["corp"].metadata.refresh(t.Context()); err == nil {
+		if err := s.auth.clients["corp"].metadata.Refresh(t.Context()); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
 	}
@@ -171,7 +171,7 @@ func TestSlowProviderIsGivenUp(t *testing.T) {
 		hold := s.corp.Hold(testidp.Discovery)
 		start := time.Now()
 		v := s.browser().get(app + "/")
-		if took := time.Since(start); v.StatusCode != http.StatusServiceUnavailable || took != fetchTimeout {
+		if took := time.Since(start); v.StatusCode != http.StatusServiceUnavailable || took != jose.FetchTimeout {
 			t.Errorf("%d after %s", v.StatusCode, took)
 		}
 		hold.Release()
@@ -207,108 +207,11 @@ func TestRunKeepsKeysFreshAndRecoversByItself(t *testing.T) {
 		}
 		time.Sleep(2 * keysEvery)
 		kid, _ := s.corp.Header()["kid"].(string)
-		keys, _ := s.auth.clients["corp"].keys.last()
-		if _, err := pick(keys, kid, "ES256"); err != nil {
+		if _, err := s.auth.clients["corp"].keys.Find(t.Context(), kid, "ES256"); err != nil {
 			t.Error(err)
 		}
 		cancel()
 		running.Wait()
-	})
-}
-
-func TestUsableKeysOnly(t *testing.T) {
-	s := makeSigners()
-	x, y := make([]byte, 32), make([]byte, 32)
-	s.ecdsa.X.FillBytes(x)
-	s.ecdsa.Y.FillBytes(y)
-	n, ed := b64(s.rsa.N.Bytes()), b64(s.ed25519.Public().(ed25519.PublicKey))
-	good := map[string]string{
-		"RSA":     `{"kty":"RSA","kid":"1","use":"sig","n":"` + n + `","e":"AQAB"}`,
-		"EC":      `{"kty":"EC","crv":"P-256","x":"` + b64(x) + `","y":"` + b64(y) + `","key_ops":["verify"]}`,
-		"Ed25519": `{"kty":"OKP","crv":"Ed25519","x":"` + ed + `","alg":"EdDSA"}`,
-	}
-	for name, text := range good {
-		if _, err := parseKey(mustObject(t, text)); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for name, text := range map[string]string{
-		"for encryption":      strings.Replace(good["RSA"], `"sig"`, `"enc"`, 1),
-		"for signing":         strings.Replace(good["EC"], "verify", "sign", 1),
-		"for HS256":           strings.Replace(good["RSA"], `"kid":"1"`, `"alg":"HS256"`, 1),
-		"too short":           `{"kty":"RSA","n":"` + n[:300] + `","e":"AQAB"}`,
-		"exponent 1":          strings.Replace(good["RSA"], "AQAB", "AQ", 1),
-		"even exponent":       strings.Replace(good["RSA"], "AQAB", "AQAA", 1),
-		"huge exponent":       strings.Replace(good["RSA"], "AQAB", "AQABAQAB", 1),
-		"no modulus":          `{"kty":"RSA","e":"AQAB"}`,
-		"off the curve":       strings.Replace(good["EC"], b64(y), b64(x), 1),
-		"another curve":       strings.Replace(good["EC"], "P-256", "P-384", 1),
-		"short point":         strings.Replace(good["EC"], b64(x), b64(x[1:]), 1),
-		"short Ed25519":       strings.Replace(good["Ed25519"], ed, ed[:40], 1),
-		"symmetric":           `{"kty":"oct","k":"AAAA"}`,
-		"nothing":             `{}`,
-		"kid is a number":     strings.Replace(good["RSA"], `"1"`, `1`, 1),
-		"base64 with padding": strings.Replace(good["RSA"], "AQAB", "AQAB====", 1),
-	} {
-		if k, err := parseKey(mustObject(t, text)); err == nil {
-			t.Errorf("%s was accepted: %T", name, k.key)
-		}
-	}
-}
-
-func mustObject(t testing.TB, text string) object {
-	t.Helper()
-	obj, err := parseObject([]byte(text))
-	if err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-	return obj
-}
-
-func TestMissedKIDsAreBounded(t *testing.T) {
-	clk := newClock()
-	var s keySet
-	s.now = clk.Now
-	for i := range 10 * maxMissedKIDs {
-		s.miss(fmt.Sprint(i))
-	}
-	if len(s.missed) > maxMissedKIDs {
-		t.Errorf("%d kids are remembered", len(s.missed))
-	}
-	s.miss("k")
-	if !s.recentlyMissed("k") {
-		t.Error("forgotten at once")
-	}
-	clk.Advance(missedFor)
-	if s.recentlyMissed("k") {
-		t.Error("never forgotten")
-	}
-}
-
-func FuzzKeySet(f *testing.F) {
-	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}`))
-	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},{"kty":"OKP","crv":"Ed25519","x":""}]}`))
-	keys, err := json.Marshal(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "n": b64(makeSigners().rsa.N.Bytes()), "e": "AQAB"}}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(keys)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		obj, err := parseObject(data)
-		if err != nil {
-			return
-		}
-		keys, err := parseKeys(obj)
-		if (len(keys) == 0) != (err != nil) {
-			t.Fatalf("%d keys, %v", len(keys), err)
-		}
-		for i := range keys {
-			for _, alg := range []string{"none", "HS256", ""} {
-				if keys[i].serves(alg) {
-					t.Fatalf("a key serves %q", alg)
-				}
-			}
-		}
 	})
 }
 
@@ -320,7 +223,7 @@ func FuzzMetadata(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		obj, err := parseObject(data)
+		obj, err := jose.ParseObject(data)
 		if err != nil {
 			return
 		}
@@ -352,22 +255,12 @@ func TestSilentMetadataMeanRS256(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := parseMetadata(object{
+	m, err := parseMetadata(jose.Object{
 		"issuer": "https://corp.test", "authorization_endpoint": "https://corp.test/a",
 		"token_endpoint": "https://corp.test/t", "jwks_uri": "https://corp.test/k",
 	}, issuer, "https://corp.test")
 	p := corpProvider()
 	if err != nil || !slices.Equal(m.accepted(&p), []string{"RS256"}) {
 		t.Errorf("%+v, %v", m, err)
-	}
-}
-
-func TestKeySetsAreBounded(t *testing.T) {
-	key := map[string]any{"kty": "OKP", "crv": "Ed25519", "x": b64(makeSigners().ed25519.Public().(ed25519.PublicKey))}
-	if _, err := parseKeys(object{"keys": slices.Repeat([]any{key}, maxKeys+1)}); err == nil {
-		t.Error("a set without end was accepted")
-	}
-	if keys, err := parseKeys(object{"keys": slices.Repeat([]any{key}, 2)}); err != nil || len(keys) != 2 {
-		t.Error(err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -70,33 +72,33 @@ func newCluster(p Provider, opts *Options) (*client, error) {
 	}
 	hc.Transport = &fileBearer{next: hc.Transport, file: file}
 	c := &client{cfg: p, issuer: address, http: hc, now: opts.Now, log: opts.Log, cluster: &k}
-	c.metadata.now, c.keys.now = opts.Now, opts.Now
-	c.metadata.fetch = func(ctx context.Context) (*metadata, error) {
-		doc, err := getJSON(ctx, hc, k.api+"/.well-known/openid-configuration", "")
+	c.metadata.Now, c.keys.Now = opts.Now, opts.Now
+	c.metadata.Fetch = func(ctx context.Context) (*metadata, error) {
+		doc, err := jose.GetJSON(ctx, hc, k.api+"/.well-known/openid-configuration", "")
 		if err != nil {
 			return nil, fmt.Errorf("metadata: %w", err)
 		}
 		meta := &metadata{jwks: k.api + "/openid/v1/jwks", algorithms: c.cfg.algorithms()}
-		if meta.issuer, err = doc.text("issuer"); err != nil || meta.issuer == "" {
+		if meta.issuer, err = doc.Text("issuer"); err != nil || meta.issuer == "" {
 			return nil, errors.New("metadata: the cluster does not name its issuer")
 		}
 		return meta, nil
 	}
-	c.keys.fetch = c.fetchKeys
+	c.keys.Fetch = c.fetchKeys
 	return c, nil
 }
 
 // fetchKeys reads the key set that the metadata name.
-func (c *client) fetchKeys(ctx context.Context) ([]publicKey, error) {
-	meta, ok := c.metadata.last()
+func (c *client) fetchKeys(ctx context.Context) ([]jose.Key, error) {
+	meta, ok := c.metadata.Last()
 	if !ok {
-		return nil, c.metadata.problem()
+		return nil, c.metadata.Problem()
 	}
-	doc, err := getJSON(ctx, c.http, meta.jwks, "")
+	doc, err := jose.GetJSON(ctx, c.http, meta.jwks, "")
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
-	return parseKeys(doc)
+	return jose.ParseKeys(doc)
 }
 
 // fileBearer sends the token in a file with every request.
@@ -130,7 +132,7 @@ func serviceAccount(user string) (string, error) {
 // review asks the API server whether a token still counts, for us and for the
 // service account it names (TokenReview of authentication.k8s.io/v1).
 func (c *client) review(ctx context.Context, raw, account string) error {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, jose.FetchTimeout)
 	defer cancel()
 	question, err := json.Marshal(map[string]any{
 		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
@@ -145,7 +147,7 @@ func (c *client) review(ctx context.Context, raw, account string) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	resp, answer, err := askJSON(c.http, req)
+	resp, answer, err := jose.AskJSON(c.http, req)
 	if err == nil && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
 		err = fmt.Errorf("the API server answered %d", resp.StatusCode)
 	}
@@ -155,19 +157,19 @@ func (c *client) review(ctx context.Context, raw, account string) error {
 	return c.reviewed(answer, account)
 }
 
-func (c *client) reviewed(answer object, account string) error {
+func (c *client) reviewed(answer jose.Object, account string) error {
 	fields, _ := answer["status"].(map[string]any)
-	status := object(fields)
-	if authenticated, err := status.flag("authenticated"); err != nil || !authenticated {
+	status := jose.Object(fields)
+	if authenticated, err := status.Flag("authenticated"); err != nil || !authenticated {
 		return access.Becausef(access.TokenRevoked, "token review: the cluster does not accept the token")
 	}
 	// An API server that knows no audiences answers without, and has checked none.
-	aud, err := status.texts("audiences")
+	aud, err := status.Texts("audiences")
 	if err != nil || !c.hears(aud) {
 		return access.Becausef(access.TokenAudience, "token review: the token is for %.200q", aud)
 	}
 	fields, _ = status["user"].(map[string]any)
-	user, err := object(fields).text("username")
+	user, err := jose.Object(fields).Text("username")
 	if err != nil {
 		return access.Becausef(access.TokenInvalid, "token review: %w", err)
 	}
@@ -180,16 +182,16 @@ func (c *client) reviewed(answer object, account string) error {
 // discoverTokens reads what is needed of a provider nobody logs in with: who it
 // is, its keys, and where to ask about tokens.
 func discoverTokens(ctx context.Context, hc *http.Client, issuer *url.URL, spelled string) (*metadata, error) {
-	doc, err := getJSON(ctx, hc, strings.TrimSuffix(spelled, "/")+"/.well-known/openid-configuration", "")
+	doc, err := jose.GetJSON(ctx, hc, strings.TrimSuffix(spelled, "/")+"/.well-known/openid-configuration", "")
 	if err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	if named, err := doc.text("issuer"); err != nil || named != spelled {
+	if named, err := doc.Text("issuer"); err != nil || named != spelled {
 		return nil, fmt.Errorf("metadata of %s: they are those of another issuer, %.200q", spelled, named)
 	}
-	meta := &metadata{algorithms: algorithms}
+	meta := &metadata{algorithms: jose.Algorithms()}
 	for name, to := range map[string]*string{"jwks_uri": &meta.jwks, "introspection_endpoint": &meta.introspection} {
-		if *to, err = doc.text(name); err == nil && (*to != "" || name == "jwks_uri") {
+		if *to, err = doc.Text(name); err == nil && (*to != "" || name == "jwks_uri") {
 			err = checkEndpoint(*to, issuer)
 		}
 		if err != nil {

@@ -193,7 +193,7 @@ func (a *Authenticator) begin(j *jar, lr *loginRequest) (*flow, *pending, error)
 
 // goToProvider sends the authorization request (OpenID Connect Core §3.1.2.1).
 func (a *Authenticator) goToProvider(w http.ResponseWriter, r *http.Request, origin string, j *jar, c *client, lr loginRequest) error {
-	meta, err := c.metadata.get(r.Context())
+	meta, err := c.metadata.Get(r.Context())
 	if err != nil {
 		return access.Becausef(access.ProviderUnavailable, "provider %s: %w", c.cfg.ID, err)
 	}

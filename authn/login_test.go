@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/testidp"
 )
@@ -385,7 +387,7 @@ func TestProviderDownAtStartComesBackByItself(t *testing.T) {
 		t.Error("ready without metadata")
 	}
 	s.corp.Heal()
-	s.clock.Advance(minPause)
+	s.clock.Advance(jose.MinPause)
 	b.enter(app+"/x", "alice").want(t, "hello corp:alice")
 	if err := s.auth.Ready()["corp"]; err != nil {
 		t.Error(err)

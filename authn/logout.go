@@ -113,7 +113,7 @@ func (a *Authenticator) endSessionURL(provider, idToken, hint, origin string) (s
 	if c == nil {
 		return "", nil
 	}
-	meta, ok := c.metadata.last()
+	meta, ok := c.metadata.Last()
 	if !ok || meta.endSession == "" {
 		return "", nil
 	}

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/doorward/doorward/internal/jose"
 
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/session"
@@ -29,7 +29,7 @@ type binding struct {
 
 // parseBinding reads the confirmation of a token (RFC 7800). One we cannot check
 // is an error: a bound token must not become a bearer token.
-func parseBinding(claims object) (b binding, err error) {
+func parseBinding(claims jose.Object) (b binding, err error) {
 	value, present := claims["cnf"]
 	if !present {
 		return b, nil
@@ -47,7 +47,7 @@ func parseBinding(claims object) (b binding, err error) {
 		if _, present := cnf[name]; !present {
 			continue
 		}
-		if *to, err = object(cnf).text(name); err != nil || len(*to) != base64.RawURLEncoding.EncodedLen(sha256.Size) {
+		if *to, err = jose.Object(cnf).Text(name); err != nil || len(*to) != base64.RawURLEncoding.EncodedLen(sha256.Size) {
 			return b, fmt.Errorf("cnf.%s is not a SHA-256 hash", name)
 		}
 	}
@@ -105,7 +105,7 @@ const (
 // proof is a DPoP proof whose signature is right.
 type proof struct {
 	thumbprint string // of its key (RFC 7638)
-	claims     object
+	claims     jose.Object
 	id         string
 	issued     time.Time
 }
@@ -120,21 +120,21 @@ func parseProof(ctx context.Context, values []string) (*proof, error) {
 	if len(raw) > maxProof {
 		return nil, fmt.Errorf("a proof of %d bytes", len(raw))
 	}
-	header, claims, _, err := parseJWT(raw)
+	header, claims, payload, err := jose.Parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	if typ, err := header.text("typ"); err != nil || !strings.EqualFold(typ, "dpop+jwt") {
+	if typ, err := header.Text("typ"); err != nil || !strings.EqualFold(typ, "dpop+jwt") {
 		return nil, errors.New("the DPoP header holds a token of another type")
 	}
 	jwk, _ := header["jwk"].(map[string]any)
-	plain := object{"alg": header["alg"]}
+	plain := jose.Object{"alg": header["alg"]}
 	for _, name := range []string{"crit", "b64", "jku", "x5u", "zip", "enc"} {
 		if value, present := header[name]; present {
 			plain[name] = value
 		}
 	}
-	alg, _, err := checkHeader(plain, algorithms)
+	alg, _, err := jose.CheckHeader(plain, jose.Algorithms())
 	if err != nil {
 		return nil, err
 	}
@@ -143,26 +143,26 @@ func parseProof(ctx context.Context, values []string) (*proof, error) {
 			return nil, errors.New("the proof holds a private key")
 		}
 	}
-	key, err := parseKey(jwk)
+	key, err := jose.ParseKey(jwk)
 	if err != nil {
 		return nil, err
 	}
-	if !key.serves(alg) {
+	if !key.Serves(alg) {
 		return nil, fmt.Errorf("the proof's key does not sign with %s", alg)
 	}
-	if _, err := (&oidc.StaticKeySet{PublicKeys: []crypto.PublicKey{key.key}}).VerifySignature(ctx, raw); err != nil {
-		return nil, fmt.Errorf("the proof's signature is wrong: %w", err)
+	if err := jose.Verify(ctx, raw, payload, []crypto.PublicKey{key.Public}); err != nil {
+		return nil, fmt.Errorf("the proof: %w", err)
 	}
 	p := &proof{claims: claims}
-	public, err := newPublicJWK(key.key)
+	public, err := newPublicJWK(key.Public)
 	if err != nil {
 		return nil, err
 	}
 	p.thumbprint = public.thumbprint()
-	if p.id, err = claims.text("jti"); err != nil || p.id == "" || len(p.id) > maxProofID {
+	if p.id, err = claims.Text("jti"); err != nil || p.id == "" || len(p.id) > maxProofID {
 		return nil, errors.New("the proof has no proper jti")
 	}
-	issued, present, err := claims.time("iat")
+	issued, present, err := claims.Time("iat")
 	if err != nil || !present {
 		return nil, errors.New("the proof does not say when it was made")
 	}
@@ -173,16 +173,16 @@ func parseProof(ctx context.Context, values []string) (*proof, error) {
 // fits makes the checks 8 to 12 of RFC 9449 §4.3: that the proof is for this
 // request, now, with this token. We hand out no nonces, so none is asked for.
 func (p *proof) fits(req *access.Request, raw string, now time.Time) error {
-	if method, err := p.claims.text("htm"); err != nil || method != req.Method {
+	if method, err := p.claims.Text("htm"); err != nil || method != req.Method {
 		return fmt.Errorf("the proof is for the method %.20q", method)
 	}
-	if address, err := p.claims.text("htu"); err != nil || !sameAddress(address, req) {
+	if address, err := p.claims.Text("htu"); err != nil || !sameAddress(address, req) {
 		return fmt.Errorf("the proof is for %.200q", address)
 	}
 	if now.Sub(p.issued) > proofLife || p.issued.Sub(now) > proofSlack {
 		return fmt.Errorf("the proof was made at %s", p.issued.Format(time.RFC3339))
 	}
-	if hash, err := p.claims.text("ath"); err != nil || !sameText(hash, tokenHash(raw)) {
+	if hash, err := p.claims.Text("ath"); err != nil || !sameText(hash, tokenHash(raw)) {
 		return errors.New("the proof is for another token")
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // Provider is one entry of `providers`: an OpenID provider visitors log in with.
@@ -90,10 +91,6 @@ const (
 	trustNone = "none"
 )
 
-// algorithms are the only signature algorithms there are for us: asymmetric, and
-// none of them in use with more than one kind of key.
-var algorithms = []string{"RS256", "PS256", "ES256", "EdDSA"}
-
 // Validate reports every mistake in the provider's own fields. It reads no file
 // and asks no network.
 func (p Provider) Validate(f access.Faults) {
@@ -127,8 +124,8 @@ func (p Provider) Validate(f access.Faults) {
 	}
 	p.Assurance.Validate(f.At("assurance"))
 	for i, alg := range p.Algorithms {
-		if !slices.Contains(algorithms, alg) {
-			f.At("algorithms[%d]", i).Add("choose from "+strings.Join(algorithms, ", "), "%q is not accepted as a signature algorithm", alg)
+		if !slices.Contains(jose.Algorithms(), alg) {
+			f.At("algorithms[%d]", i).Add("choose from "+strings.Join(jose.Algorithms(), ", "), "%q is not accepted as a signature algorithm", alg)
 		}
 	}
 }
@@ -167,7 +164,7 @@ func (p *Provider) algorithms() []string {
 		return []string{"PS256", "ES256", "EdDSA"} // FAPI 2.0 §5.4.1
 	}
 	if len(p.Algorithms) == 0 {
-		return algorithms
+		return jose.Algorithms()
 	}
 	return p.Algorithms
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/session"
 )
@@ -24,7 +26,7 @@ func (a *Authenticator) Refresh(ctx context.Context, provider string, held sessi
 }
 
 func (c *client) refresh(ctx context.Context, held session.Tokens, old *access.Identity) (none access.Identity, _ session.Tokens, _ error) {
-	meta, err := c.metadata.get(ctx)
+	meta, err := c.metadata.Get(ctx)
 	if err != nil {
 		return none, session.Tokens{}, access.Becausef(access.ProviderUnavailable, "provider %s: %w", c.cfg.ID, err)
 	}
@@ -41,7 +43,7 @@ func (c *client) refresh(ctx context.Context, held session.Tokens, old *access.I
 	}
 	token, err := c.verify(ctx, answer.idToken, expectation{accessToken: answer.access})
 	switch {
-	case errors.Is(err, errNoKeys) || errors.Is(err, errUnknownKey):
+	case errors.Is(err, jose.ErrNoKeys) || errors.Is(err, jose.ErrUnknownKey):
 		// The old refresh token is spent: the new one must not be lost because
 		// the provider's keys cannot be read right now.
 		c.log.Warn("a refreshed ID token cannot be verified yet", "provider", c.cfg.ID, "error", err)

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/session"
 	"github.com/doorward/doorward/internal/testidp"
@@ -120,7 +122,7 @@ func TestRotatedTokenSurvivesUnreadableKeys(t *testing.T) {
 	if err := s.corp.RotateKeys(); err != nil {
 		t.Fatal(err)
 	}
-	s.clock.Advance(minPause)
+	s.clock.Advance(jose.MinPause)
 	s.corp.Fault(func(f *testidp.Faults) { f.Answers[testidp.JWKS] = testidp.EmptyKeys() })
 	id, fresh, err := s.auth.Refresh(t.Context(), "corp", tokens, &old)
 	if err != nil || fresh.Refresh == tokens.Refresh || id.Subject != "alice" {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorward/doorward/internal/jose"
+
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/session"
 )
@@ -37,7 +39,7 @@ var errInvalidGrant = errors.New("invalid_grant")
 //
 // Errors are *access.Error. What the endpoint answered is never part of them,
 // except for an error code: it may hold tokens.
-func (c *client) post(ctx context.Context, meta *metadata, endpoint string, form url.Values, key *proofKey) (object, error) {
+func (c *client) post(ctx context.Context, meta *metadata, endpoint string, form url.Values, key *proofKey) (jose.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
 	answer, err := c.postOnce(ctx, meta, endpoint, form, key)
@@ -60,7 +62,7 @@ func (c *client) post(ctx context.Context, meta *metadata, endpoint string, form
 	return nil, access.Becausef(access.LoginFailed, "%s: %w", endpoint, err)
 }
 
-func (c *client) postOnce(ctx context.Context, meta *metadata, endpoint string, form url.Values, key *proofKey) (object, error) {
+func (c *client) postOnce(ctx context.Context, meta *metadata, endpoint string, form url.Values, key *proofKey) (jose.Object, error) {
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
 	form = maps.Clone(form)
 	if err := c.authenticate(meta, form, header); err != nil {
@@ -78,7 +80,7 @@ func (c *client) postOnce(ctx context.Context, meta *metadata, endpoint string, 
 		return nil, err
 	}
 	req.Header = header
-	resp, answer, err := askJSON(c.http, req)
+	resp, answer, err := jose.AskJSON(c.http, req)
 	if resp == nil {
 		return nil, err
 	}
@@ -96,7 +98,7 @@ func (c *client) postOnce(ctx context.Context, meta *metadata, endpoint string, 
 
 // errorCode returns the error code of an answer if it looks like one. An answer
 // may quote what we sent, and the code is logged.
-func errorCode(answer object) string {
+func errorCode(answer jose.Object) string {
 	code := text(answer, "error")
 	if len(code) > 64 || strings.ContainsFunc(code, func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' }) {
 		return ""
@@ -126,14 +128,14 @@ func (c *client) redeemAt(ctx context.Context, meta *metadata, form url.Values, 
 	return g, nil
 }
 
-func parseGrant(answer object, key *proofKey) (*grant, error) {
+func parseGrant(answer jose.Object, key *proofKey) (*grant, error) {
 	g := &grant{key: key}
 	var kind string
 	for name, to := range map[string]*string{
 		"access_token": &g.access, "refresh_token": &g.refresh, "id_token": &g.idToken, "token_type": &kind,
 	} {
 		var err error
-		if *to, err = answer.text(name); err != nil {
+		if *to, err = answer.Text(name); err != nil {
 			return nil, err
 		}
 	}

@@ -24,7 +24,7 @@ const module = "github.com/doorward/doorward/"
 // that a new one takes its place knowingly.
 var layers = [][]string{
 	{"internal/access"},
-	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin"},
+	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/jose"},
 	{"internal/store/storetest", "internal/session"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy"},
 	{"config"},
@@ -40,20 +40,21 @@ var only = map[string][]string{
 	"internal/store":     {"internal/access"},
 	"internal/testidp":   {"internal/access"},
 	"internal/clilogin":  {},
+	"internal/jose":      {"internal/access"},
 	"authz":              {"internal/access"},
 	"devicecheck":        {"internal/access"},
 	"internal/audit":     {"internal/access"},
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
 	"proxy":              {"internal/access", "internal/page", "internal/store"},
-	"authn":              {"internal/access", "internal/page", "internal/store", "internal/session"},
+	"authn":              {"internal/access", "internal/page", "internal/store", "internal/session", "internal/jose"},
 }
 
 // fences lists who may import a dependency that the rest of the code should not
 // depend on. A key matches the import path itself and everything below it.
 var fences = map[string][]string{
 	"cel.dev/cel-go":                      {"authz"},
-	"github.com/coreos/go-oidc":           {"authn"},
+	"github.com/coreos/go-oidc":           {"internal/jose"},
 	"github.com/prometheus/client_golang": {"internal/telemetry"},
 	"github.com/spf13/cobra":              {"cmd/doorward"},
 	"go.etcd.io/bbolt":                    {"internal/store"},

@@ -1,4 +1,4 @@
-package authn
+package jose
 
 import (
 	"context"
@@ -16,20 +16,21 @@ import (
 	"time"
 )
 
-// publicKey is one usable key of a provider.
-type publicKey struct {
-	id  string
-	alg string // "" if the set does not bind the key to one
-	key crypto.PublicKey
+// Key is one usable public key of a set.
+type Key struct {
+	ID string
+	// Alg is the one algorithm the key is for. Empty: the set does not say.
+	Alg    string
+	Public crypto.PublicKey
 }
 
-// serves reports whether a key may verify signatures of an algorithm: the kind
+// Serves reports whether a key may verify signatures of an algorithm: the kind
 // of key must fit, so that no algorithm is ever used with another one's key.
-func (k *publicKey) serves(alg string) bool {
-	if k.alg != "" && k.alg != alg {
+func (k *Key) Serves(alg string) bool {
+	if k.Alg != "" && k.Alg != alg {
 		return false
 	}
-	switch k.key.(type) {
+	switch k.Public.(type) {
 	case *rsa.PublicKey:
 		return alg == "RS256" || alg == "PS256"
 	case *ecdsa.PublicKey:
@@ -46,35 +47,38 @@ const (
 	maxMissedKIDs = 256
 )
 
-// keySet is a provider's JSON Web Key Set (RFC 7517), kept fresh.
+// KeySet is a provider's JSON Web Key Set (RFC 7517), kept fresh.
 //
 // A token with an unknown kid leads to at most one fetch, paced by the document;
 // a bad signature under a known kid leads to none. Neither can be used to make
 // us flood the provider, and nothing but a set with usable keys replaces the keys.
-type keySet struct {
-	document[[]publicKey]
+type KeySet struct {
+	Document[[]Key]
 
 	missing sync.Mutex
 	missed  map[string]time.Time // kid to when it may be looked for again
 }
 
+// The errors of Find that callers tell apart.
 var (
-	errUnknownKey = errors.New("signed with a key that the provider does not publish")
-	errNoKeys     = errors.New("the provider's keys are not known")
+	// ErrUnknownKey tells that the set has no such key, ErrNoKeys that there is
+	// no set: nothing may be concluded about the token then.
+	ErrUnknownKey = errors.New("signed with a key that the provider does not publish")
+	ErrNoKeys     = errors.New("the provider's keys are not known")
 )
 
-// find returns the keys a token may have been signed with.
-func (s *keySet) find(ctx context.Context, kid, alg string) ([]crypto.PublicKey, error) {
-	keys, err := s.get(ctx)
+// Find returns the keys a token may have been signed with.
+func (s *KeySet) Find(ctx context.Context, kid, alg string) ([]crypto.PublicKey, error) {
+	keys, err := s.Get(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+		return nil, fmt.Errorf("%w: %w", ErrNoKeys, err)
 	}
 	found, err := pick(keys, kid, alg)
-	if err == nil || !errors.Is(err, errUnknownKey) || s.recentlyMissed(kid) {
+	if err == nil || !errors.Is(err, ErrUnknownKey) || s.recentlyMissed(kid) {
 		return found, err
 	}
-	if s.refresh(ctx) == nil {
-		keys, _ = s.last()
+	if s.Refresh(ctx) == nil {
+		keys, _ = s.Last()
 		if found, err = pick(keys, kid, alg); err == nil {
 			return found, nil
 		}
@@ -85,40 +89,40 @@ func (s *keySet) find(ctx context.Context, kid, alg string) ([]crypto.PublicKey,
 
 // pick selects by kid. Without one there is a choice only if there is one key:
 // trying all of them would let any key of the set sign for any other.
-func pick(keys []publicKey, kid, alg string) ([]crypto.PublicKey, error) {
+func pick(keys []Key, kid, alg string) ([]crypto.PublicKey, error) {
 	var found []crypto.PublicKey
 	for i := range keys {
-		if k := &keys[i]; k.serves(alg) && (kid == "" || k.id == kid) {
-			found = append(found, k.key)
+		if k := &keys[i]; k.Serves(alg) && (kid == "" || k.ID == kid) {
+			found = append(found, k.Public)
 		}
 	}
 	switch {
 	case len(found) == 0:
-		return nil, errUnknownKey
+		return nil, ErrUnknownKey
 	case kid == "" && len(found) > 1:
 		return nil, errors.New("the token does not say which of several keys signed it")
 	}
 	return found, nil
 }
 
-func (s *keySet) recentlyMissed(kid string) bool {
+func (s *KeySet) recentlyMissed(kid string) bool {
 	s.missing.Lock()
 	defer s.missing.Unlock()
-	return s.now().Before(s.missed[kid])
+	return s.Now().Before(s.missed[kid])
 }
 
-func (s *keySet) miss(kid string) {
+func (s *KeySet) miss(kid string) {
 	s.missing.Lock()
 	defer s.missing.Unlock()
 	if s.missed == nil || len(s.missed) >= maxMissedKIDs {
 		s.missed = map[string]time.Time{} // the pause between fetches still holds
 	}
-	s.missed[kid] = s.now().Add(missedFor)
+	s.missed[kid] = s.Now().Add(missedFor)
 }
 
-// parseKeys reads a key set. Keys that are not for signatures, or of a kind or
+// ParseKeys reads a key set. Keys that are not for signatures, or of a kind or
 // strength we do not use, are left out; a set without a usable key is an error.
-func parseKeys(doc object) ([]publicKey, error) {
+func ParseKeys(doc Object) ([]Key, error) {
 	list, ok := doc["keys"].([]any)
 	if !ok {
 		return nil, errors.New("a key set without a list of keys")
@@ -126,11 +130,11 @@ func parseKeys(doc object) ([]publicKey, error) {
 	if len(list) > maxKeys {
 		return nil, fmt.Errorf("a key set with more than %d keys", maxKeys)
 	}
-	var keys []publicKey
+	var keys []Key
 	var unusable error
 	for _, member := range list {
 		fields, _ := member.(map[string]any)
-		key, err := parseKey(fields)
+		key, err := ParseKey(fields)
 		if err != nil {
 			unusable = err
 			continue
@@ -143,40 +147,41 @@ func parseKeys(doc object) ([]publicKey, error) {
 	return keys, nil
 }
 
-func parseKey(jwk object) (k publicKey, err error) {
+// ParseKey reads one public key for signatures (RFC 7517 §4, RFC 7518 §6).
+func ParseKey(jwk Object) (k Key, err error) {
 	var text [5]string
 	for i, name := range []string{"kid", "alg", "kty", "use", "crv"} {
-		if text[i], err = jwk.text(name); err != nil {
+		if text[i], err = jwk.Text(name); err != nil {
 			return k, err
 		}
 	}
-	k.id, k.alg = text[0], text[1]
+	k.ID, k.Alg = text[0], text[1]
 	kty, use, crv := text[2], text[3], text[4]
 	if use != "" && use != "sig" {
 		return k, errors.New("a key that is not for signatures")
 	}
-	if ops, err := jwk.texts("key_ops"); err != nil || ops != nil && !slices.Contains(ops, "verify") {
+	if ops, err := jwk.Texts("key_ops"); err != nil || ops != nil && !slices.Contains(ops, "verify") {
 		return k, errors.New("a key that is not for verifying")
 	}
-	if k.alg != "" && !slices.Contains(algorithms, k.alg) {
-		return k, fmt.Errorf("a key for %.20q", k.alg)
+	if k.Alg != "" && !slices.Contains(Algorithms(), k.Alg) {
+		return k, fmt.Errorf("a key for %.20q", k.Alg)
 	}
 	switch {
 	case kty == "RSA":
-		k.key, err = rsaKey(jwk)
+		k.Public, err = rsaKey(jwk)
 	case kty == "EC" && crv == "P-256":
-		k.key, err = p256Key(jwk)
+		k.Public, err = p256Key(jwk)
 	case kty == "OKP" && crv == "Ed25519":
-		k.key, err = ed25519Key(jwk)
+		k.Public, err = ed25519Key(jwk)
 	default:
 		err = fmt.Errorf("a key of kind %.20q %.20q", kty, crv)
 	}
 	return k, err
 }
 
-// member decodes a base64url member of a key.
-func (o object) member(name string) ([]byte, error) {
-	text, err := o.text(name)
+// Bytes decodes a base64url member of a key.
+func (o Object) Bytes(name string) ([]byte, error) {
+	text, err := o.Text(name)
 	if err != nil {
 		return nil, err
 	}
@@ -187,12 +192,12 @@ func (o object) member(name string) ([]byte, error) {
 	return raw, nil
 }
 
-func rsaKey(jwk object) (*rsa.PublicKey, error) {
-	n, err := jwk.member("n")
+func rsaKey(jwk Object) (*rsa.PublicKey, error) {
+	n, err := jwk.Bytes("n")
 	if err != nil {
 		return nil, err
 	}
-	e, err := jwk.member("e")
+	e, err := jwk.Bytes("e")
 	if err != nil {
 		return nil, err
 	}
@@ -206,12 +211,12 @@ func rsaKey(jwk object) (*rsa.PublicKey, error) {
 	return &rsa.PublicKey{N: modulus, E: int(exponent.Int64())}, nil
 }
 
-func p256Key(jwk object) (*ecdsa.PublicKey, error) {
-	x, err := jwk.member("x")
+func p256Key(jwk Object) (*ecdsa.PublicKey, error) {
+	x, err := jwk.Bytes("x")
 	if err != nil {
 		return nil, err
 	}
-	y, err := jwk.member("y")
+	y, err := jwk.Bytes("y")
 	if err != nil {
 		return nil, err
 	}
@@ -221,8 +226,8 @@ func p256Key(jwk object) (*ecdsa.PublicKey, error) {
 	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
 }
 
-func ed25519Key(jwk object) (ed25519.PublicKey, error) {
-	x, err := jwk.member("x")
+func ed25519Key(jwk Object) (ed25519.PublicKey, error) {
+	x, err := jwk.Bytes("x")
 	if err == nil && len(x) != ed25519.PublicKeySize {
 		err = errors.New("an Ed25519 key of the wrong length")
 	}

@@ -1,4 +1,4 @@
-package authn
+package jose
 
 import (
 	"bytes"
@@ -15,16 +15,16 @@ import (
 // maxDepth bounds nesting. Real tokens have three or four levels.
 const maxDepth = 32
 
-// object is a JSON object that says one thing only: no member occurs twice at
+// Object is a JSON Object that says one thing only: no member occurs twice at
 // any level, and names are compared byte by byte. encoding/json would take "AUD"
 // for "aud" and the last of two equal names, so that whoever controls one claim
 // of a token could replace another.
 //
 // Numbers stay json.Number until a claim is read as one.
-type object map[string]any
+type Object map[string]any
 
-// parseObject reads exactly one JSON object.
-func parseObject(data []byte) (object, error) {
+// ParseObject reads exactly one JSON object.
+func ParseObject(data []byte) (Object, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("not UTF-8")
 	}
@@ -93,8 +93,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// text returns a string member, "" if it is absent.
-func (o object) text(name string) (string, error) {
+// Text returns a string member, "" if it is absent.
+func (o Object) Text(name string) (string, error) {
 	switch value := o[name].(type) {
 	case nil:
 		if _, present := o[name]; !present {
@@ -106,8 +106,8 @@ func (o object) text(name string) (string, error) {
 	return "", fmt.Errorf("%s is not a string", name)
 }
 
-// flag returns a boolean member, false if it is absent.
-func (o object) flag(name string) (bool, error) {
+// Flag returns a boolean member, false if it is absent.
+func (o Object) Flag(name string) (bool, error) {
 	value, present := o[name]
 	if !present {
 		return false, nil
@@ -119,8 +119,8 @@ func (o object) flag(name string) (bool, error) {
 	return b, nil
 }
 
-// texts returns a member that is a list of strings, nil if it is absent.
-func (o object) texts(name string) ([]string, error) {
+// Texts returns a member that is a list of strings, nil if it is absent.
+func (o Object) Texts(name string) ([]string, error) {
 	value, present := o[name]
 	if !present {
 		return nil, nil
@@ -128,12 +128,12 @@ func (o object) texts(name string) ([]string, error) {
 	return stringList(name, value)
 }
 
-// textOrTexts is texts for members that may also be a single string, such as aud.
-func (o object) textOrTexts(name string) ([]string, error) {
+// TextOrTexts is Texts for members that may also be a single string, such as aud.
+func (o Object) TextOrTexts(name string) ([]string, error) {
 	if s, ok := o[name].(string); ok {
 		return []string{s}, nil
 	}
-	return o.texts(name)
+	return o.Texts(name)
 }
 
 func stringList(name string, value any) ([]string, error) {
@@ -153,9 +153,9 @@ func stringList(name string, value any) ([]string, error) {
 // latest is the end of the year 9999, after which time stops being printable.
 const latest = 253402300799
 
-// time returns a NumericDate member (RFC 7519 §2), and whether it is present. A
+// Time returns a NumericDate member (RFC 7519 §2), and whether it is present. A
 // number in a string is no number.
-func (o object) time(name string) (time.Time, bool, error) {
+func (o Object) Time(name string) (time.Time, bool, error) {
 	value, present := o[name]
 	if !present {
 		return time.Time{}, false, nil
@@ -172,11 +172,11 @@ func (o object) time(name string) (time.Time, bool, error) {
 	return time.Unix(int64(whole), int64(fraction*1e9)).UTC(), true, nil
 }
 
-// plain turns the numbers within a value into what encoding/json would make of
+// Plain turns the numbers within a value into what encoding/json would make of
 // them, so that a claim is the same before and after the audit log. An integer
 // that float64 cannot hold exactly becomes its digits: two employee numbers must
 // not become one.
-func plain(value any) any {
+func Plain(value any) any {
 	switch v := value.(type) {
 	case json.Number:
 		f, err := v.Float64()
@@ -186,11 +186,11 @@ func plain(value any) any {
 		return f
 	case []any:
 		for i := range v {
-			v[i] = plain(v[i])
+			v[i] = Plain(v[i])
 		}
 	case map[string]any:
 		for name := range v {
-			v[name] = plain(v[name])
+			v[name] = Plain(v[name])
 		}
 	}
 	return value
