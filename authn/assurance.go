@@ -116,28 +116,39 @@ func joined(base, over map[string]string) map[string]string {
 	return all
 }
 
-// levels returns all that the claims of a verified token are worth, sorted:
-// levels of assurance, and authentication contexts by their own names. A claim
-// of the wrong type is worth nothing.
+// levels returns all that the claims of a verified token are worth. A claim of
+// the wrong type is worth nothing.
 func (t *levelTable) levels(claims jose.Object) []string {
+	acr, _ := claims.Text("acr")
+	amr, _ := claims.TextOrTexts("amr")
+	contexts, _ := claims.TextOrTexts("acrs")
+	return t.worth(acr, amr, contexts)
+}
+
+// worth returns all that statements about a login are worth, sorted: levels of
+// assurance, and authentication contexts by their own names.
+func (t *levelTable) worth(acr string, amr, contexts []string) []string {
 	reached := access.LevelsUpTo("aal1") // the person did log in
 	add := func(table map[string]string, values ...string) {
 		for _, value := range values {
 			reached = append(reached, access.LevelsUpTo(table[value])...)
 		}
 	}
-	if acr, err := claims.Text("acr"); err == nil {
-		add(t.acr, acr)
-	}
-	if amr, err := claims.TextOrTexts("amr"); err == nil {
-		add(t.amr, amr...)
-	}
-	if contexts, err := claims.TextOrTexts("acrs"); err == nil && t.contexts {
+	add(t.acr, acr)
+	add(t.amr, amr...)
+	if t.contexts {
 		add(t.acrs, contexts...)
 		reached = append(reached, slices.DeleteFunc(slices.Clone(contexts), func(c string) bool { return !access.IsAuthContext(c) })...)
 	}
 	slices.Sort(reached)
 	return slices.Compact(reached)
+}
+
+// Levels returns what a login with these statements is worth, for logins that
+// are only imagined: the values of the claims acr, amr and acrs.
+func (a *Assurance) Levels(acr string, amr, acrs []string) []string {
+	table := a.table()
+	return table.worth(acr, amr, acrs)
 }
 
 // request returns how to ask the provider for one of some classes: by its own

@@ -31,6 +31,7 @@ type Policy struct {
 	version   string
 	routes    map[string]*route
 	providers map[string]struct{}
+	profiles  map[string]*profile
 	notes     []Note
 }
 
@@ -125,7 +126,7 @@ func (c *compiler) compile() *Policy {
 	c.profiles = compileProfiles(c.in.Devices, c.faults.At("devices"))
 	c.checkRequire(c.in.Defaults.Require, c.faults.At("defaults.require"))
 
-	p := &Policy{version: c.in.Version, routes: map[string]*route{}, providers: map[string]struct{}{}}
+	p := &Policy{version: c.in.Version, routes: map[string]*route{}, providers: map[string]struct{}{}, profiles: c.profiles}
 	for _, id := range c.in.Providers {
 		p.providers[id] = struct{}{}
 	}

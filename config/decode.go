@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -104,6 +105,8 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, path string, key Key) {
 		d.names(v, n, path, key)
 	case t.Kind() == reflect.Slice:
 		d.list(v, n, path, key)
+	case t.Kind() == reflect.Interface:
+		v.Set(reflect.ValueOf(d.anything(n, path)))
 	default:
 		d.scalar(v, n, path, key)
 	}
@@ -286,6 +289,42 @@ func (d *decoder) scalar(v reflect.Value, n *yaml.Node, path string, key Key) {
 		// found by the test that decodes examples/full.yaml.
 		d.fail(n, path, "", "cannot be configured: %s is not supported", v.Type())
 	}
+}
+
+// anything decodes what has no type of its own, such as a claim, to what JSON
+// would give, with whole numbers kept whole.
+func (d *decoder) anything(n *yaml.Node, path string) any {
+	if !d.plain(n, path) {
+		return ""
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		made := map[string]any{}
+		d.entries(n, path, func(name, value *yaml.Node) { made[name.Value] = d.anything(value, join(path, name.Value)) })
+		return made
+	case yaml.SequenceNode:
+		made := make([]any, len(n.Content))
+		for i, entry := range n.Content {
+			made[i] = d.anything(entry, path+"["+strconv.Itoa(i)+"]")
+		}
+		return made
+	}
+	switch n.Tag {
+	case "!!bool":
+		return n.Value[0] == 't' || n.Value[0] == 'T'
+	case "!!int":
+		if number, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
+			return number
+		}
+	case "!!float":
+		if number, err := strconv.ParseFloat(n.Value, 64); err == nil && strings.ContainsAny(n.Value, ".eE") {
+			return number
+		}
+	default:
+		return n.Value
+	}
+	d.fail(n, path, "write digits only, or put it in quotes", "%s is no number", quote(n.Value))
+	return ""
 }
 
 // join appends a key to a path.

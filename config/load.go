@@ -46,10 +46,7 @@ func load(path string, env func(string) (string, bool)) (*Config, error) {
 	}
 	var problems Problems
 	if errors.As(err, &problems) {
-		for i := range problems {
-			problems[i].File = path
-		}
-		return nil, problems.sort()
+		return nil, problems.of(path)
 	}
 	return cfg, nil
 }

@@ -87,3 +87,14 @@ func (ps Problems) sort() Problems {
 		return a.Line == b.Line && a.Column == b.Column && a.Text == b.Text
 	})
 }
+
+// of says which file the problems are of. Without any it returns no error.
+func (ps Problems) of(path string) error {
+	if len(ps) == 0 {
+		return nil
+	}
+	for i := range ps {
+		ps[i].File = path
+	}
+	return ps.sort()
+}

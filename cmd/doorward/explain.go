@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/doorward/doorward/authz"
 	"github.com/doorward/doorward/config"
@@ -21,30 +17,6 @@ import (
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/proxy"
 )
-
-// someone is a person or a machine in a file for --as. Everything is optional: a file with
-// nothing in it is Nobody.
-type someone struct {
-	Provider string         `yaml:"provider"`
-	Sub      string         `yaml:"sub"`
-	Email    string         `yaml:"email"`
-	Name     string         `yaml:"name"`
-	Groups   []string       `yaml:"groups"`
-	Claims   map[string]any `yaml:"claims"`
-	ACR      string         `yaml:"acr"`
-	AMR      []string       `yaml:"amr"`
-	// LoginAge is how long ago they authenticated. Default: just now.
-	LoginAge time.Duration `yaml:"login_age"`
-	// IP is where they are. Default 127.0.0.1.
-	IP string `yaml:"ip"`
-	// Machine tells that it is no person. The rest is what an access token or a
-	// certificate says.
-	Machine        bool     `yaml:"machine"`
-	ClientID       string   `yaml:"client_id"`
-	Scopes         []string `yaml:"scopes"`
-	ServiceAccount string   `yaml:"service_account"`
-	SPIFFE         string   `yaml:"spiffe"`
-}
 
 type explainFlags struct {
 	url, method, as, at string
@@ -120,13 +92,13 @@ func (f explainFlags) request(cfg *config.Config) (*access.Request, error) {
 		return nil, fmt.Errorf("--route-url: %w", err)
 	}
 	req.Time = at
-	var who someone
+	who := new(access.Someone)
 	if f.as != "" {
-		if who, err = readSomeone(f.as); err != nil {
+		if who, err = cfg.ReadSomeone(f.as); err != nil {
 			return nil, err
 		}
 	}
-	if err := who.fill(req, cfg); err != nil {
+	if err := cfg.As(req, who); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.as, err)
 	}
 	inspector, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices})
@@ -134,51 +106,6 @@ func (f explainFlags) request(cfg *config.Config) (*access.Request, error) {
 		return nil, err
 	}
 	return req, inspector.Inspect(&http.Request{Method: f.method, URL: target, Header: http.Header{}}, req)
-}
-
-func readSomeone(path string) (someone, error) {
-	var who someone
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return who, fmt.Errorf("--as: %w", err)
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	if err := dec.Decode(&who); err != nil && !errors.Is(err, io.EOF) {
-		return who, fmt.Errorf("--as %s: %w", path, err)
-	}
-	return who, nil
-}
-
-func (w someone) fill(req *access.Request, cfg *config.Config) error {
-	ip := netip.MustParseAddr("127.0.0.1")
-	if w.IP != "" {
-		var err error
-		if ip, err = netip.ParseAddr(w.IP); err != nil {
-			return fmt.Errorf("ip: %w", err)
-		}
-	}
-	req.Network.IP = ip
-	if w.Sub == "" && w.Provider == "" {
-		return nil
-	}
-	for _, provider := range cfg.Providers {
-		if provider.ID != w.Provider {
-			continue
-		}
-		req.Identity = access.Identity{
-			Provider: w.Provider, Issuer: provider.Issuer, Subject: w.Sub, Email: w.Email, EmailVerified: w.Email != "",
-			Name: w.Name, Groups: w.Groups, Claims: w.Claims,
-			Workload: access.Workload{ClientID: w.ClientID, Scopes: w.Scopes, ServiceAccount: w.ServiceAccount, SPIFFE: w.SPIFFE},
-			Login:    access.Login{Time: req.Time.Add(-w.LoginAge), ACR: w.ACR, AMR: w.AMR},
-		}
-		if w.Machine {
-			req.Identity.Kind, req.Identity.Login = access.Service, access.Login{}
-		}
-		req.Identity.Normalize()
-		return nil
-	}
-	return fmt.Errorf("no provider has the id %q", w.Provider)
 }
 
 func isTerminal(file *os.File) bool {

@@ -167,6 +167,8 @@ func (m *referenceMaker) describe(t reflect.Type, e entry, heading string) (stri
 			what = "word or " + what
 		}
 		return what, nil
+	case reflect.Interface:
+		return "any value", nil
 	case reflect.Bool:
 		return "true or false", nil
 	case reflect.Int, reflect.Int32, reflect.Int64:

@@ -93,6 +93,8 @@ func (m *schemaMaker) value(t reflect.Type, e entry) (schema, error) {
 			return schema{"oneOf": []any{schema{"type": "string"}, s}}, err
 		}
 		return s, err
+	case reflect.Interface:
+		return schema{}, nil
 	case reflect.Bool:
 		return schema{"type": "boolean"}, nil
 	case reflect.Int, reflect.Int32, reflect.Int64:
