@@ -1,7 +1,9 @@
 package authz
 
 import (
+	"encoding/json"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +88,41 @@ func with(change func(*access.Request)) *access.Request {
 	req := good()
 	change(req)
 	return req
+}
+
+// A preflight passes on a route that says so, unless it brings credentials or a
+// token that is not accepted; nothing else does.
+func TestPreflight(t *testing.T) {
+	in := billing()
+	ask := func(r *access.Request) { r.Method, r.Preflight, r.Identity = "OPTIONS", true, access.Identity{} }
+	if d := compile(t, in).Decide(with(ask)); d.Reason != access.LoginRequired {
+		t.Errorf("a route that does not say so: %+v", d)
+	}
+	in.Routes[0].Preflight = true
+	p := compile(t, in)
+	want := access.Decision{Outcome: access.Allow, Reason: access.PublicRoute, Rule: "preflight", Policy: "v1"}
+	if d, tree := p.Explain(with(ask)); !reflect.DeepEqual(d, want) || tree.Rules[1].Rule != "preflight" || tree.Rules[1].Result != Hit {
+		t.Errorf("got %+v", d)
+	}
+	for name, change := range map[string]func(*access.Request){
+		"another request": func(r *access.Request) { r.Preflight = false },
+		"a bad token":     func(r *access.Request) { r.Credential.Problem = access.TokenExpired },
+		"a fault":         func(r *access.Request) { r.Fault = access.StoreUnavailable },
+		"an old login":    func(r *access.Request) { r.Identity = good().Identity; r.Identity.Login.Time = noon.Add(-time.Hour) },
+	} {
+		if d := p.Decide(with(func(r *access.Request) { ask(r); change(r) })); d.Outcome == access.Allow {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+	// The record of a preflight decides again to the same.
+	data, err := json.Marshal(with(ask))
+	var back access.Request
+	if err == nil {
+		err = json.Unmarshal(data, &back)
+	}
+	if d := p.Decide(&back); err != nil || !reflect.DeepEqual(d, want) {
+		t.Errorf("read back: %v %+v", err, d)
+	}
 }
 
 func reasons(needs []access.Need) string {

@@ -72,6 +72,7 @@ func (p *Policy) Groups(route string, id *access.Identity) []string {
 type route struct {
 	id                          string
 	public, deny, allow         []rule
+	preflight                   []rule // at most one
 	reportedDeny, reportedAllow []rule
 	// demands are most specific first, so that the most specific profile is the
 	// one a visitor is told about.

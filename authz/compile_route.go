@@ -24,6 +24,10 @@ func (c *compiler) route(src *access.Route, path string, f access.Faults) *route
 		rt.public = append(rt.public, c.public(&src.Public[i], names, f.At("public[%d]", i)))
 		c.note(fmt.Sprintf("%s.public[%d]", path, i), "%s of %s passes without login", anyOf(src.Public[i].Methods), anyOf(src.Public[i].Paths))
 	}
+	if src.Preflight {
+		rt.preflight = []rule{preflightRule()}
+		c.note(path+".preflight", "CORS preflights pass without login, to whatever path")
+	}
 	for i := range src.Allow {
 		at := f.At("allow[%d]", i)
 		one := c.rule("allow", &src.Allow[i], names, at)

@@ -11,9 +11,10 @@ import (
 //  1. Could every fact be gathered, and is there a route? If not: deny.
 //  2. Does a public rule hit? Allow, whoever asks.
 //  3. Did an access token come along that is not accepted? Deny, with its
-//     reason. Has a configured provider said who asks? If not: challenge,
-//     LoginRequired. A stronger login is asked for in step 6, when nothing else
-//     is missing.
+//     reason. Is it a CORS preflight without credentials, on a route that lets
+//     them pass? Allow. Has a configured provider said who asks? If not:
+//     challenge, LoginRequired. A stronger login is asked for in step 6, when
+//     nothing else is missing.
 //  4. Does a deny rule hit, or might it, because a fact is not known? Deny.
 //  5. Does no allow rule hit? Deny, with the rule that came nearest. The reason
 //     is GroupsUnknown where nothing but withheld groups stands in the way.
@@ -53,6 +54,9 @@ func (p *Policy) judge(rt *route, req *access.Request, rec *recorder) access.Dec
 	}
 	if problem := req.Credential.Problem; problem != "" {
 		return access.Decision{Reason: problem} // no login cures a bad token
+	}
+	if hit := first(rt.preflight, access.Yes, req, rec); hit != nil {
+		return access.Decision{Outcome: access.Allow, Reason: access.PublicRoute, Rule: hit.name}
 	}
 	if !p.knows(&req.Identity) {
 		return access.Decision{Outcome: access.Challenge, Reason: access.LoginRequired, Needs: []access.Need{{Reason: access.LoginRequired}}}

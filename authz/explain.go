@@ -168,7 +168,7 @@ func (rec *recorder) complete(rt *route, req *access.Request) {
 
 // all lists the rules of the route, enforced ones first within a kind.
 func (rt *route) all() (list []*rule) {
-	for _, rules := range [][]rule{rt.public, rt.deny, rt.reportedDeny, rt.allow, rt.reportedAllow} {
+	for _, rules := range [][]rule{rt.public, rt.preflight, rt.deny, rt.reportedDeny, rt.allow, rt.reportedAllow} {
 		for i := range rules {
 			list = append(list, &rules[i])
 		}

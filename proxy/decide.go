@@ -6,9 +6,6 @@ import (
 	"github.com/doorward/doorward/internal/access"
 )
 
-// preflightRule is the name that decisions give to a route's `preflight`.
-const preflightRule = "preflight"
-
 // decide is station 5: the verdict. It is the policy's own, with two guards
 // that hold whatever the policy says: a request whose facts are incomplete is
 // denied, and so is one without a route.
@@ -20,13 +17,6 @@ func (p *passage) decide() {
 		*p.dec = access.Decision{Reason: p.req.Fault, Policy: p.dec.Policy}
 	case p.req.Route == "" && p.dec.Outcome != access.Deny:
 		*p.dec = access.Decision{Reason: access.NoRoute, Policy: p.dec.Policy}
-	}
-	if p.dec.Outcome == access.Challenge && p.req.Identity.Nobody() && p.entry.Route.Preflight && isPreflight(p.in) {
-		// Browsers send no credentials with a preflight, so nobody could ever
-		// satisfy a demand. What a rule denies outright stays denied, and who
-		// does bring credentials has to satisfy what is demanded of them.
-		*p.dec = access.Decision{Outcome: access.Allow, Reason: access.PublicRoute, Rule: preflightRule,
-			Policy: p.dec.Policy, Shadow: p.dec.Shadow}
 	}
 }
 

@@ -29,13 +29,18 @@ func (p *passage) refuseBefore(err error) {
 	if reason != access.NoRoute {
 		p.req.Fault = reason
 	}
-	*p.dec = access.Decision{Reason: reason}
-	if p.gen != nil {
-		p.dec.Policy = p.gen.Version
-	}
+	*p.dec = access.Decision{Reason: reason, Policy: p.version()}
 	p.decided = true
 	p.note(err)
 	p.refuse(reason)
+}
+
+// version names the configuration that the request began with, if there was one.
+func (p *passage) version() string {
+	if p.gen == nil {
+		return ""
+	}
+	return p.gen.Version
 }
 
 // refuseServing answers in place of what the verdict led to: the application of

@@ -53,7 +53,7 @@ func (p *passage) outHeader(h http.Header) {
 			h["Cookie"] = cookies
 		}
 	}
-	if p.dec.Rule == preflightRule {
+	if p.dec.Rule == access.PreflightRule {
 		// It was let through as nobody's, so it goes as nobody's.
 		delete(h, "Cookie")
 		delete(h, "Authorization")

@@ -70,6 +70,7 @@ func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
 	p.req.Time = p.start.UTC().Round(0)
 	p.req.Door = access.Standalone
 	p.req.Method = r.Method
+	p.req.Preflight = isPreflight(r)
 	p.req.ID = d.newID()
 	return p
 }

@@ -52,7 +52,7 @@ func (p *passage) panicked(v any) {
 		slog.String("request", p.req.ID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
 	if !p.decided && !p.reserved {
 		p.req.Fault = access.InternalError
-		*p.dec = access.Decision{Reason: access.InternalError}
+		*p.dec = access.Decision{Reason: access.InternalError, Policy: p.version()}
 	}
 	p.event.Response.Reason = access.InternalError
 	p.refuse(access.InternalError) // aborts the connection if an answer has begun

@@ -64,6 +64,9 @@ type Decision struct {
 	Shadow []Shadow `json:"shadow,omitempty"`
 }
 
+// PreflightRule is the name that decisions give to a route's `preflight`.
+const PreflightRule = "preflight"
+
 // Need is one thing the visitor lacks.
 type Need struct {
 	Reason Reason `json:"reason"`

@@ -57,6 +57,10 @@ type Request struct {
 	// that nothing has to be removed from the record.
 	Query string `json:"query,omitempty"`
 
+	// Preflight tells that a browser asks, without credentials, what it may send
+	// to another site (Fetch standard, "CORS-preflight fetch").
+	Preflight bool `json:"preflight,omitempty"`
+
 	// Route is the id of the matched route. Empty: none, which is a deny.
 	Route string `json:"route,omitempty"`
 
