@@ -9,10 +9,14 @@ type Event struct {
 	Time time.Time `json:"time"`
 
 	// Request and Decision are the whole input and the whole verdict, for
-	// decisions. Deciding again on Request gives Decision.
+	// decisions. Deciding again on Request gives Decision, unless Incomplete.
 	Request  *Request  `json:"request,omitempty"`
 	Decision *Decision `json:"decision,omitempty"`
 	Response Response  `json:"response,omitzero"`
+	// Incomplete tells that something of the request is missing in the record:
+	// what looked like a token was taken out of it, or claims that could not be
+	// encoded. Deciding again may then end differently.
+	Incomplete bool `json:"incomplete,omitempty"`
 
 	// Reason, Actor and Note describe every other kind of event. Actor is
 	// PROVIDER:SUB or empty; Note is written by Doorward and holds no secret.

@@ -22,6 +22,7 @@ func encode(e *access.Event) ([]byte, error) {
 		return line, nil
 	}
 	short := *e
+	short.Incomplete = true
 	short.Note = "recorded without claims: " + err.Error()
 	if e.Request != nil {
 		request := *e.Request
@@ -46,7 +47,13 @@ func marshal(e *access.Event) ([]byte, error) {
 	if b.Len() > MaxLine {
 		return nil, fmt.Errorf("%d bytes are more than a line may have", b.Len())
 	}
-	return access.HideTokensIn(b.Bytes()), nil
+	line := access.HideTokensIn(b.Bytes())
+	if !e.Incomplete && !bytes.Equal(line, b.Bytes()) {
+		marked := *e
+		marked.Incomplete = true
+		return marshal(&marked)
+	}
+	return line, nil
 }
 
 func clip(s string) string { return s[:min(len(s), 200)] }

@@ -73,7 +73,7 @@ func TestEventThatDoesNotFit(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 		for got, bad := range Read(bytes.NewReader(line)) {
-			if bad != nil || got.Request.ID != "r7" || got.Request.Identity.Subject != "s" || !strings.HasPrefix(got.Note, "recorded without claims") {
+			if bad != nil || got.Request.ID != "r7" || got.Request.Identity.Subject != "s" || !got.Incomplete || !strings.HasPrefix(got.Note, "recorded without claims") {
 				t.Errorf("%s: %+v, %v", name, got, bad)
 			}
 		}
@@ -89,6 +89,20 @@ func TestEventThatDoesNotFit(t *testing.T) {
 	}
 	for got, bad := range Read(bytes.NewReader(line)) {
 		if bad != nil || got.RequestID != "r8" || got.Kind != access.EventDecision {
+			t.Errorf("%+v, %v", got, bad)
+		}
+	}
+}
+
+// Whoever decides again on a record has to know that it lacks something.
+func TestHiddenTokensAreAdmitted(t *testing.T) {
+	e := event(9)
+	if line := must(encode(e)); bytes.Contains(line, []byte("incomplete")) {
+		t.Errorf("nothing is missing: %s", line)
+	}
+	e.Request.Path = "/verify/" + jwt
+	for got, bad := range Read(bytes.NewReader(must(encode(e)))) {
+		if bad != nil || !got.Incomplete || got.Request.Path != "/verify/[redacted]" || e.Incomplete {
 			t.Errorf("%+v, %v", got, bad)
 		}
 	}
