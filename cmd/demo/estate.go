@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -67,11 +68,15 @@ var configTemplate string
 // writeConfig writes the configuration into the state folder. One that was
 // edited by hand since the last run is kept beside it.
 func writeConfig(e estate) (string, error) {
+	token := filepath.Join(e.state, "admin-token")
+	if err := replaceFile(token, []byte(rand.Text()+rand.Text()+"\n")); err != nil {
+		return "", fmt.Errorf("the admin token: %w", err)
+	}
 	var text bytes.Buffer
 	tmpl := template.Must(template.New("config").Parse(configTemplate))
 	err := tmpl.Execute(&text, map[string]string{
 		"LogLevel": map[bool]string{true: "info", false: "warn"}[e.verbose],
-		"Listen":   e.addr, "Admin": e.adminAddr, "Issuer": "http://" + e.idpAddr, "Auth": e.url("auth"),
+		"Listen":   e.addr, "Admin": e.adminAddr, "AdminToken": token, "Issuer": "http://" + e.idpAddr, "Auth": e.url("auth"),
 		"WikiFrom": e.url("wiki"), "WikiTo": e.wiki, "EchoFrom": e.url("echo"), "EchoTo": e.echo,
 		"BillingFrom": e.url("billing"), "BillingTo": e.billing, "HelpFrom": e.url("help"), "HelpTo": e.help,
 		"Secret": filepath.Join(e.state, "client-secret"), "Store": filepath.Join(e.state, "doorward.db"),

@@ -137,11 +137,12 @@ Three applications to try:
   Log out         %s
   As a program    curl -i -H 'Sec-Fetch-Mode: cors' %s/
   Admin           http://%s/
+  Sessions        go run ./cmd/doorward sessions list --config %s
 
   Configuration   %s   (edit it: changes are picked up while serving)
   Audit log       %s
 
 Stop with Ctrl-C.
 `, e.url("wiki"), e.url("echo"), e.url("billing"), e.url("echo")+"/.doorward/me", e.url("echo")+"/.doorward/logout",
-		e.url("echo"), e.adminAddr, configPath, filepath.Join(e.state, "audit.jsonl"))
+		e.url("echo"), e.adminAddr, configPath, configPath, filepath.Join(e.state, "audit.jsonl"))
 }

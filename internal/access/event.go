@@ -19,9 +19,12 @@ type Event struct {
 	Incomplete bool `json:"incomplete,omitempty"`
 
 	// Reason, Actor and Note describe every other kind of event. Actor is
-	// PROVIDER:SUB or empty; Note is written by Doorward and holds no secret.
+	// PROVIDER:SUB or empty, and for an admin action the name its sender gave;
+	// Note is written by Doorward and holds no secret.
 	Reason Reason `json:"reason,omitempty"`
 	Actor  string `json:"actor,omitempty"`
+	// Why is the reason an operator gave for an admin action, in their words.
+	Why string `json:"why,omitempty"`
 	// RequestID ties the event to the request it happened in.
 	RequestID string `json:"request_id,omitempty"`
 	// Session is the id of the session concerned.

@@ -14,3 +14,21 @@ type Session struct {
 	// Expires is the absolute end, whatever the visitor does.
 	Expires time.Time `json:"expires,omitzero"`
 }
+
+// SessionInfo is what an operator may know of a session. Nothing in it opens
+// anything.
+type SessionInfo struct {
+	Session
+	// User is PROVIDER:SUB.
+	User     string `json:"user"`
+	Provider string `json:"provider"`
+	Issuer   string `json:"iss"`
+	Email    string `json:"email,omitempty"`
+	Name     string `json:"name,omitempty"`
+	// Login is how and when the person proved who they are.
+	Login Login `json:"login,omitzero"`
+	// Used is the last use, some minutes inexact.
+	Used time.Time `json:"last_used,omitzero"`
+	// Origins are the addresses the session was opened at, sorted.
+	Origins []string `json:"origins,omitempty"`
+}

@@ -10,6 +10,9 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 // Options give the handler what it shows.
@@ -27,6 +30,15 @@ type Options struct {
 	// Status returns what /api/v1/status shows under "details", encoded as
 	// JSON. May be nil.
 	Status func() any
+	// Token returns the secret that opens the API at this moment; empty, it opens
+	// for nobody. Default: Config.Token.
+	Token func() access.Secret
+	// Sessions are the logins the API shows and ends. Nil: 404.
+	Sessions Sessions
+	// Emit takes the audit events of what was done. Default: nowhere.
+	Emit func(*access.Event)
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
 	// Log receives what goes wrong. Default: nowhere.
 	Log *slog.Logger
 }
@@ -38,6 +50,7 @@ type Options struct {
 //	/metrics         for Prometheus
 //	/api/v1/status   what is going on, as JSON
 //	/                the same for people
+//	/api/v1/…        everything else, for whoever has the token; see api.go
 func New(opts Options) http.Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -48,20 +61,29 @@ func New(opts Options) http.Handler {
 	if opts.Metrics == nil {
 		opts.Metrics = http.NotFoundHandler()
 	}
+	if opts.Token == nil {
+		opts.Token = func() access.Secret { return opts.Config.Token }
+	}
+	if opts.Emit == nil {
+		opts.Emit = func(*access.Event) {}
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	a := &api{opts}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", a.health)
-	mux.HandleFunc("/readyz", a.ready)
-	mux.Handle("/metrics", opts.Metrics)
-	mux.HandleFunc("/api/v1/status", a.status)
-	mux.HandleFunc("/{$}", a.index)
+	mux.Handle("/healthz", readOnly(a.health))
+	mux.Handle("/readyz", readOnly(a.ready))
+	mux.Handle("/metrics", readOnly(opts.Metrics.ServeHTTP))
+	mux.Handle("/api/v1/status", readOnly(a.status))
+	mux.Handle("/{$}", readOnly(a.index))
+	mux.Handle("/api/v1/", a.protect(a.endpoints()))
 	return a.guard(mux)
 }
 
 type api struct{ Options }
 
-// guard lets only those requests in that no other site can have caused, and
-// nothing that could change anything.
+// guard lets only those requests in that no other site can have caused.
 func (a *api) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -77,12 +99,21 @@ func (a *api) guard(next http.Handler) http.Handler {
 			http.Error(w, "The admin listener does not know this host name. Ask by IP address or localhost, or add the name to server.admin.hosts.", http.StatusMisdirectedRequest)
 		case fromElsewhere(r):
 			http.Error(w, "The admin listener does not answer requests of other sites.", http.StatusForbidden)
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "The admin listener is read-only.", http.StatusMethodNotAllowed)
 		default:
 			next.ServeHTTP(w, r)
 		}
+	})
+}
+
+// readOnly is for what is shown without a token.
+func readOnly(show http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "This address is read-only.", http.StatusMethodNotAllowed)
+			return
+		}
+		show(w, r)
 	})
 }
 

@@ -69,7 +69,7 @@ func TestMetricsAndStatus(t *testing.T) {
 	if err := json.Unmarshal(rec.Body.Bytes(), &status); err != nil || status.Version != "v1.2.3" || !status.Ready || status.Details["config"] != "c1" {
 		t.Error(err, rec.Body)
 	}
-	for _, path := range []string{"/nothing", "/api/v1/sessions", "/healthz/x"} {
+	for _, path := range []string{"/nothing", "/api/v2/sessions", "/healthz/x"} {
 		if rec := get(h, path); rec.Code != 404 {
 			t.Errorf("%s: %d", path, rec.Code)
 		}

@@ -16,14 +16,23 @@ const DefaultListen = "127.0.0.1:9901"
 type Config struct {
 	// Listen is the address of the listener for health checks, metrics and
 	// status, apart from visitors: `127.0.0.1:9901` (the default), or `:9901` in
-	// a container. It has no login of its own: keep it off public networks.
+	// a container. It speaks plain HTTP: keep it off public networks.
 	Listen string `yaml:"listen"`
+	// Token is the secret of at least 32 bytes that whoever looks at sessions,
+	// devices and decisions, or ends access, has to show: `{file: PATH}` or
+	// `{env: NAME}`. The commands that do so read it from the same configuration.
+	// Default: none, and nobody may.
+	Token access.Secret `yaml:"token"`
 	// Hosts lists further names under which the listener may be asked, such as
 	// `doorward.ops.internal`. IP addresses, localhost and a name in `listen`
 	// always work; any other name is refused, so that no web page can reach the
 	// listener through a browser (DNS rebinding).
 	Hosts []string `yaml:"hosts"`
 }
+
+// minToken is the length of the shortest token, in bytes. It is compared as it
+// is, so it has to be long enough that nobody guesses it.
+const minToken = 32
 
 // Address returns where to listen.
 func (c *Config) Address() string {
@@ -40,6 +49,10 @@ func (c *Config) Validate(f access.Faults) {
 		at.Add("write HOST:PORT, as in "+DefaultListen, "%q is not an address", c.Listen)
 	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		at.Add("write a number from 0 to 65535", "%q is not a port", port)
+	}
+	// An empty value was not read yet, or could not be; whoever reads it says so.
+	if n := len(c.Token.Reveal()); n > 0 && n < minToken {
+		f.At("token").Add("make one with: openssl rand -base64 32", "the token has %d bytes, at least %d are needed", n, minToken)
 	}
 	for i, host := range c.Hosts {
 		if host == "" || strings.ContainsAny(host, ":/*@ ") || strings.Trim(host, ".") != host {

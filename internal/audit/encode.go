@@ -33,7 +33,7 @@ func encode(e *access.Event) ([]byte, error) {
 		}
 	}
 	line, again := marshal(&access.Event{Kind: e.Kind, Time: e.Time, Reason: access.InternalError, RequestID: clip(requestID(e)),
-		Actor: clip(e.Actor), Session: clip(e.Session), Note: "the event could not be recorded in full: " + err.Error()})
+		Actor: clip(e.Actor), Why: clip(e.Why), Session: clip(e.Session), Note: "the event could not be recorded in full: " + err.Error()})
 	return line, errors.Join(err, again)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +161,7 @@ func (l *live) reload(ctx context.Context) {
 func (l *live) warnOfRestart(before, now *config.Config) {
 	for key, same := range map[string]bool{
 		"server.listen":       before.Server.Address() == now.Server.Address(),
-		"server.admin":        reflect.DeepEqual(before.Server.Admin, now.Server.Admin),
+		"server.admin":        before.Server.Admin.Listen == now.Server.Admin.Listen && slices.Equal(before.Server.Admin.Hosts, now.Server.Admin.Hosts),
 		"server.tls (on/off)": before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
 		"sessions":            reflect.DeepEqual(before.Sessions, now.Sessions),
 		"audit.to":            reflect.DeepEqual(before.Audit.To, now.Audit.To),

@@ -119,7 +119,7 @@ func LogEvent(ctx context.Context, log *slog.Logger, e *access.Event) {
 	if e.Kind != access.EventDecision {
 		log.LogAttrs(ctx, level, string(e.Kind), filled(
 			slog.String("reason", string(e.Reason)), slog.String("actor", e.Actor), slog.String("request_id", e.RequestID),
-			slog.String("session", e.Session), slog.String("note", e.Note))...)
+			slog.String("session", e.Session), slog.String("note", e.Note), slog.String("why", e.Why))...)
 		return
 	}
 	var request access.Request

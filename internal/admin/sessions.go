@@ -1,0 +1,74 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// Sessions shows who is logged in, and ends logins. Errors without a Fault mean
+// that it could not tell.
+type Sessions interface {
+	// List returns sessions, of one user ("PROVIDER:SUB") or, without one, of all,
+	// at most limit. More tells that there are others.
+	List(ctx context.Context, user string, limit int) (list []access.SessionInfo, more bool, err error)
+	// Show returns one session, nil if there is none.
+	Show(ctx context.Context, id string) (*access.SessionInfo, error)
+	// Revoke ends one session on behalf of by, and reports whether there was one.
+	Revoke(ctx context.Context, id, by string) (bool, error)
+}
+
+// SessionList is the answer of GET /api/v1/sessions.
+type SessionList struct {
+	Sessions []access.SessionInfo `json:"sessions"`
+	// More tells that the list was cut off.
+	More bool `json:"more,omitempty"`
+}
+
+// SessionRevoked is the answer of POST /api/v1/sessions/ID/revoke.
+type SessionRevoked struct {
+	Session string `json:"session"`
+}
+
+// maxList bounds one listing, so that asking costs a bounded amount of memory.
+const maxList = 1000
+
+func (a *api) sessionEndpoints() []endpoint {
+	if a.Sessions == nil {
+		return nil
+	}
+	noSession := &Fault{http.StatusNotFound, "there is no such session", "see: doorward sessions list"}
+	return []endpoint{
+		{"GET /api/v1/sessions", a.show(func(r *http.Request) (any, error) {
+			limit := maxList
+			if text := r.FormValue("limit"); text != "" {
+				var err error
+				if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxList {
+					return nil, &Fault{http.StatusBadRequest, "limit is no number from 1 to " + strconv.Itoa(maxList), ""}
+				}
+			}
+			list, more, err := a.Sessions.List(r.Context(), r.FormValue("user"), limit)
+			if list == nil {
+				list = []access.SessionInfo{}
+			}
+			return SessionList{list, more}, err
+		})},
+		{"GET /api/v1/sessions/{id}", a.show(func(r *http.Request) (any, error) {
+			info, err := a.Sessions.Show(r.Context(), r.PathValue("id"))
+			if err == nil && info == nil {
+				err = noSession
+			}
+			return info, err
+		})},
+		{"POST /api/v1/sessions/{id}/revoke", action(a, "revoking a session", func(r *http.Request, body Deed) (outcome, error) {
+			id := r.PathValue("id")
+			ended, err := a.Sessions.Revoke(r.Context(), id, body.Actor)
+			if err == nil && !ended {
+				err = noSession
+			}
+			return outcome{answer: SessionRevoked{id}, note: "session revoked", session: id}, err
+		})},
+	}
+}

@@ -1,0 +1,54 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/admin"
+	"github.com/doorward/doorward/internal/session"
+)
+
+// adminToken is the token of the configuration in force.
+func (l *live) adminToken() access.Secret { return l.current.Load().cfg.Server.Admin.Token }
+
+// person finds who PROVIDER:SUB is in terms of sessions, which know issuers.
+func (l *live) person(user string) (session.Match, error) {
+	provider, subject, ok := strings.Cut(user, ":")
+	for _, p := range l.current.Load().cfg.Providers {
+		if ok && subject != "" && p.ID == provider {
+			return session.Match{Issuer: p.Issuer, Subject: subject}, nil
+		}
+	}
+	return session.Match{}, &admin.Fault{Status: http.StatusBadRequest, Text: fmt.Sprintf("%q is no user", user),
+		Cure: "write PROVIDER:SUB with the id of a configured provider, as `doorward sessions list` prints it"}
+}
+
+// adminSessions implements admin.Sessions.
+type adminSessions struct{ *live }
+
+func (a adminSessions) List(ctx context.Context, user string, limit int) ([]access.SessionInfo, bool, error) {
+	var match session.Match
+	if user != "" {
+		var err error
+		if match, err = a.person(user); err != nil {
+			return nil, false, err
+		}
+	}
+	return a.sessions.List(ctx, match, limit)
+}
+
+func (a adminSessions) Show(ctx context.Context, id string) (*access.SessionInfo, error) {
+	list, _, err := a.sessions.List(ctx, session.Match{LoginID: id}, 1)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+func (a adminSessions) Revoke(ctx context.Context, id, by string) (bool, error) {
+	n, err := a.sessions.Revoke(ctx, session.Match{LoginID: id}, access.SessionEnded, by+", by the admin API")
+	return n > 0, err
+}
