@@ -61,6 +61,7 @@ type (
 		Compliant     string    `cel:"compliant"`
 		DiskEncrypted string    `cel:"disk_encrypted"`
 		Jailbroken    string    `cel:"jailbroken"`
+		Risk          string    `cel:"risk"`
 		OS            string    `cel:"os"`
 		OSVersion     string    `cel:"os_version"`
 		Owner         string    `cel:"owner"`
@@ -277,7 +278,7 @@ func (f *facts) ResolveName(name string) (any, bool) {
 		return &celLogin{ACR: id.Login.ACR, AMR: id.Login.AMR, Time: id.Login.Time}, true
 	case "device":
 		return &celDevice{ID: dev.ID, Known: dev.Known.String(), Managed: dev.Managed.String(), Compliant: dev.Compliant.String(),
-			DiskEncrypted: dev.DiskEncrypted.String(), Jailbroken: dev.Jailbroken.String(), OS: dev.OS, OSVersion: dev.OSVersion,
+			DiskEncrypted: dev.DiskEncrypted.String(), Jailbroken: dev.Jailbroken.String(), Risk: dev.Risk.String(), OS: dev.OS, OSVersion: dev.OSVersion,
 			Owner: dev.Owner, Source: dev.Source, SeenAt: dev.SeenAt}, true
 	case "network":
 		ip := ""

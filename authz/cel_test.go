@@ -37,7 +37,7 @@ func TestExpressions(t *testing.T) {
 		{"claims.missing == 'x'", access.Unknown},
 		{"has(claims.missing) && claims.missing == 'x'", access.No},
 		{"login.acr == 'phrh' && 'hwk' in login.amr && request.time - login.time < duration('5m')", access.Yes},
-		{"device.compliant == 'yes' && device.os == 'macos' && device.jailbroken == 'no'", access.Yes},
+		{"device.compliant == 'yes' && device.os == 'macos' && device.jailbroken == 'no' && device.risk == 'low'", access.Yes},
 		{"request.time - device.seen_at <= duration('1h')", access.Yes},
 		{"in_cidr(network.ip, '10.0.0.0/8')", access.Yes},
 		{"in_cidr(network.ip, '192.168.0.0/16')", access.No},

@@ -33,6 +33,7 @@ var deviceChecks = []check{
 	{"compliant", func(d *access.Device) access.Tri { return d.Compliant }, access.Yes, access.DeviceNotCompliant},
 	{"disk_encrypted", func(d *access.Device) access.Tri { return d.DiskEncrypted }, access.Yes, access.DeviceNotEncrypted},
 	{"not_jailbroken", func(d *access.Device) access.Tri { return d.Jailbroken }, access.No, access.DeviceJailbroken},
+	{"low_risk", func(d *access.Device) access.Tri { return d.Risk.Low() }, access.Yes, access.DeviceAtRisk},
 }
 
 // operatingSystems are the names min_os may list.
@@ -156,7 +157,7 @@ func (p *profile) need(dev *access.Device, reason access.Reason, want, got, fix 
 		Reason: reason, Profile: p.name, Want: want, Got: got, Fix: fix,
 		Source: dev.Source, Since: dev.SeenAt,
 	}
-	if reason == access.DeviceNotCompliant {
+	if reason == access.DeviceNotCompliant || reason == access.DeviceAtRisk {
 		need.Details = slices.Clone(dev.Reasons)
 	}
 	return need

@@ -194,6 +194,7 @@ func TestNothingUnknownSatisfiesAProfile(t *testing.T) {
 			"compliant":      func(d *access.Device) { d.Compliant = access.Unknown },
 			"disk_encrypted": func(d *access.Device) { d.DiskEncrypted = access.Unknown },
 			"not_jailbroken": func(d *access.Device) { d.Jailbroken = access.Unknown },
+			"low_risk":       func(d *access.Device) { d.Risk = access.RiskUnknown },
 			"os_version":     func(d *access.Device) { d.OSVersion = "" },
 		}
 		needed := []string{"id", "seen_at", "stale"}

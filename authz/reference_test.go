@@ -247,6 +247,8 @@ func (ref reference) profile(name string, req *access.Request, maxAge time.Durat
 		"known": {dev.Known, access.DeviceUnknown}, "managed": {dev.Managed, access.DeviceNotManaged}, "compliant": {dev.Compliant, access.DeviceNotCompliant},
 		"disk_encrypted": {dev.DiskEncrypted, access.DeviceNotEncrypted},
 		"not_jailbroken": {map[access.Tri]access.Tri{access.Yes: access.No, access.No: access.Yes}[dev.Jailbroken], access.DeviceJailbroken},
+		"low_risk": {map[access.Risk]access.Tri{access.RiskNone: access.Yes, access.RiskLow: access.Yes, access.RiskMedium: access.No, access.RiskHigh: access.No}[dev.Risk],
+			access.DeviceAtRisk},
 	}
 	for _, item := range source.All {
 		fact, isCheck := facts[item]

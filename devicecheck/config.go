@@ -60,9 +60,9 @@ type Source struct {
 	// begins with a line that names the columns. A record has an `id` and may
 	// have `serial` and `fingerprint` (of the client certificate, hexadecimal;
 	// SHA-256), `name`, `owner`, `managed`, `compliant`, `disk_encrypted`,
-	// `jailbroken` (yes, no, or nothing where it is unknown), `os`,
-	// `os_version`, `last_seen` (RFC 3339) and `reasons` (a list; in CSV
-	// separated by `;`). The file is watched; replace it by renaming a complete
+	// `jailbroken` (yes, no, or nothing where it is unknown), `risk` (none, low,
+	// medium, high, or nothing), `os`, `os_version`, `last_seen` (RFC 3339) and
+	// `reasons` (a list; in CSV separated by `;`). The file is watched; replace it by renaming a complete
 	// file onto it. A file that is missing or faulty does not stop Doorward: the
 	// last good content stays, and the inventory counts as unavailable.
 	Path string `yaml:"path"`
@@ -123,6 +123,10 @@ type Field struct {
 	Yes []string `yaml:"yes"`
 	// No lists the values that mean no. Default, without `yes`: `[false, no]`.
 	No []string `yaml:"no"`
+	// Levels lists, for the field risk, the values that mean each of `none`,
+	// `low`, `medium` and `high`, as in `{low: [minor], high: [severe]}`. Default:
+	// those four words.
+	Levels map[string][]string `yaml:"levels"`
 }
 
 // UnmarshalText accepts the path alone.
@@ -274,6 +278,27 @@ func (want Field) validate(f access.Faults, name string) {
 	}
 	if slices.Contains(want.No, "") {
 		f.At("no").Add("remove it", "an empty value is unknown, never no")
+	}
+	want.validateLevels(f.At("levels"), name)
+}
+
+func (want Field) validateLevels(f access.Faults, name string) {
+	if len(want.Levels) > 0 && name != riskField {
+		f.Add("remove it", "%s is no risk", name)
+		return
+	}
+	meant := map[string]string{}
+	for _, level := range slices.Sorted(maps.Keys(want.Levels)) {
+		var risk access.Risk
+		if risk.UnmarshalText([]byte(level)) != nil || risk == access.RiskUnknown {
+			f.At("%s", level).Add("use none, low, medium or high; every other value is unknown", "%q is no risk", clip(level))
+		}
+		for _, word := range want.Levels[level] {
+			if other, twice := meant[word]; word == "" || twice && other != level {
+				f.At("%s", level).Add("remove it", "%q cannot mean %s", clip(word), level)
+			}
+			meant[word] = level
+		}
 	}
 }
 

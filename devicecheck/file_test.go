@@ -36,12 +36,12 @@ func TestInventoryFiles(t *testing.T) {
 	want := []access.Device{
 		{
 			ID: "laptop-1", Known: access.Yes, Managed: access.Yes, Compliant: access.Yes, DiskEncrypted: access.Yes, Jailbroken: access.No,
-			Name: "Alice's laptop", Owner: "alice@example.com", OS: "macos", OSVersion: "15.5",
+			Name: "Alice's laptop", Owner: "alice@example.com", Risk: access.RiskLow, OS: "macos", OSVersion: "15.5",
 			SeenAt: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Certificate: access.Certificate{Serial: "4f01a2"},
 		},
 		{
 			ID: "laptop-2", Known: access.Yes, Managed: access.Yes, Compliant: access.No,
-			OS: "windows", OSVersion: "10.0.22631.3447", Reasons: []string{"Firewall is off", "Virus definitions are old"},
+			Risk: access.RiskHigh, OS: "windows", OSVersion: "10.0.22631.3447", Reasons: []string{"Firewall is off", "Virus definitions are old"},
 			Certificate: access.Certificate{Fingerprint: strings.Repeat("ab", 32)},
 		},
 		{ID: "phone-3", Known: access.Yes},
@@ -279,6 +279,7 @@ func drawDevices(t *rapid.T) []access.Device {
 			ID: id, Known: access.Yes, Name: plain.Draw(t, "name"), Owner: plain.Draw(t, "owner"),
 			Managed: fact.Draw(t, "managed"), Compliant: fact.Draw(t, "compliant"),
 			DiskEncrypted: fact.Draw(t, "disk"), Jailbroken: fact.Draw(t, "jailbroken"),
+			Risk:      rapid.SampledFrom([]access.Risk{access.RiskUnknown, access.RiskNone, access.RiskLow, access.RiskMedium, access.RiskHigh}).Draw(t, "risk"),
 			OS:        rapid.SampledFrom([]string{"", "macos", "windows", "plan 9"}).Draw(t, "os"),
 			OSVersion: rapid.StringMatching(`([0-9]{1,3}(\.[0-9]{1,3}){0,3})?`).Draw(t, "version"),
 		}
@@ -305,13 +306,19 @@ func row(d *access.Device) []string {
 		}
 		return t.String()
 	}
+	level := func(r access.Risk) string {
+		if r == access.RiskUnknown {
+			return ""
+		}
+		return r.String()
+	}
 	seen := ""
 	if !d.SeenAt.IsZero() {
 		seen = d.SeenAt.Format(time.RFC3339Nano)
 	}
 	return []string{
 		d.ID, d.Certificate.Serial, d.Certificate.Fingerprint, d.Name, d.Owner,
-		fact(d.Managed), fact(d.Compliant), fact(d.DiskEncrypted), fact(d.Jailbroken), d.OS, d.OSVersion, seen,
+		fact(d.Managed), fact(d.Compliant), fact(d.DiskEncrypted), fact(d.Jailbroken), level(d.Risk), d.OS, d.OSVersion, seen,
 	}
 }
 

@@ -26,6 +26,7 @@ type mapped struct {
 	*field
 	path    jsonPath
 	yes, no []string
+	levels  map[string]access.Risk // by the word of the inventory; nil for ours
 }
 
 func newHTTP(s Source, o outside) (*httpInventory, error) {
@@ -49,7 +50,11 @@ func newHTTP(s Source, o outside) (*httpInventory, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.fields = append(h.fields, mapped{field: &fields[n], path: path, yes: want.Yes, no: want.No})
+		f := mapped{field: &fields[n], path: path, yes: want.Yes, no: want.No}
+		if f.levels, err = levels(want.Levels); err != nil {
+			return nil, err
+		}
+		h.fields = append(h.fields, f)
 	}
 	h.authorize = func(_ context.Context, _ *pull, header http.Header, _ bool) (bool, error) {
 		for name, value := range s.Headers {
@@ -58,6 +63,24 @@ func newHTTP(s Source, o outside) (*httpInventory, error) {
 		return false, nil
 	}
 	return h, nil
+}
+
+// levels turns the words of each level around; nothing if there are none.
+func levels(words map[string][]string) (map[string]access.Risk, error) {
+	var meaning map[string]access.Risk
+	for level, list := range words {
+		var risk access.Risk
+		if err := risk.UnmarshalText([]byte(level)); err != nil {
+			return nil, err
+		}
+		for _, word := range list {
+			if meaning == nil {
+				meaning = map[string]access.Risk{}
+			}
+			meaning[word] = risk
+		}
+	}
+	return meaning, nil
 }
 
 // fetch implements fetcher.
@@ -126,6 +149,8 @@ func (h *httpInventory) device(record map[string]any) (access.Device, error) {
 			}
 		case "last_seen":
 			d.SeenAt = moment(value)
+		case riskField:
+			d.Risk = f.risk(text)
 		default:
 			switch {
 			case f.fact:
@@ -139,6 +164,16 @@ func (h *httpInventory) device(record map[string]any) (access.Device, error) {
 		}
 	}
 	return d, nil
+}
+
+// risk translates a value of the inventory; what is not listed is unknown.
+func (f *mapped) risk(text string) access.Risk {
+	if f.levels != nil {
+		return f.levels[text]
+	}
+	var risk access.Risk
+	_ = risk.UnmarshalText([]byte(text)) // leaves it unknown
+	return risk
 }
 
 // word translates a value of the inventory into yes, no, or nothing.

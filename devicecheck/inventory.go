@@ -85,15 +85,20 @@ var fields = []field{
 	{"compliant", true, func(d *access.Device, v string) error { return setFact(&d.Compliant, v) }},
 	{"disk_encrypted", true, func(d *access.Device, v string) error { return setFact(&d.DiskEncrypted, v) }},
 	{"jailbroken", true, func(d *access.Device, v string) error { return setFact(&d.Jailbroken, v) }},
+	{riskField, false, func(d *access.Device, v string) error { return setRisk(&d.Risk, v) }},
 	{"os", false, func(d *access.Device, v string) error { d.OS = normalOS(v); return nil }},
 	{"os_version", false, func(d *access.Device, v string) error { d.OSVersion = strings.TrimSpace(v); return nil }},
 	{"last_seen", false, setLastSeen},
 	{reasonsField, false, nil},
 }
 
-const reasonsField = "reasons"
+// Fields with a way of their own into the normal form.
+const (
+	riskField    = "risk"
+	reasonsField = "reasons"
+)
 
-const fieldNames = "id, serial, fingerprint, name, owner, managed, compliant, disk_encrypted, jailbroken, os, os_version, last_seen, reasons"
+const fieldNames = "id, serial, fingerprint, name, owner, managed, compliant, disk_encrypted, jailbroken, risk, os, os_version, last_seen, reasons"
 
 // fieldIndex returns the place of a field in fields, or -1.
 func fieldIndex(name string) int {
@@ -114,6 +119,13 @@ func (f *field) apply(d *access.Device, value string) error {
 func setFact(fact *access.Tri, value string) error {
 	if err := fact.UnmarshalText([]byte(value)); err != nil {
 		return fmt.Errorf("%q is neither yes nor no (write yes, no, or nothing where it is unknown)", clip(value))
+	}
+	return nil
+}
+
+func setRisk(risk *access.Risk, value string) error {
+	if err := risk.UnmarshalText([]byte(value)); err != nil {
+		return fmt.Errorf("%q is no risk (write none, low, medium, high, or nothing where it is unknown)", clip(value))
 	}
 	return nil
 }

@@ -319,6 +319,18 @@ func (p *pull) add(d access.Device) error {
 	return nil
 }
 
+// worse returns the higher of two risks, unknown where one of them is unknown
+// and the other one could be told away by it.
+func worse(a, b access.Risk) access.Risk {
+	switch {
+	case a.Low() == access.No || b.Low() == access.No:
+		return max(a, b)
+	case a == access.RiskUnknown || b == access.RiskUnknown:
+		return access.RiskUnknown
+	}
+	return max(a, b)
+}
+
 // agree leaves in a what b says too.
 func agree(a, b *access.Device) {
 	for _, fact := range [][2]*access.Tri{
@@ -328,6 +340,7 @@ func agree(a, b *access.Device) {
 			*fact[0] = access.Unknown
 		}
 	}
+	a.Risk = worse(a.Risk, b.Risk)
 	for _, text := range [][2]*string{
 		{&a.OS, &b.OS}, {&a.OSVersion, &b.OSVersion}, {&a.Owner, &b.Owner}, {&a.Name, &b.Name},
 		{&a.Certificate.Serial, &b.Certificate.Serial}, {&a.Certificate.Fingerprint, &b.Certificate.Fingerprint},

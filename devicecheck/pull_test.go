@@ -86,6 +86,7 @@ func (v *vendor) source(kind string) Source {
 			"compliant":      {Path: "compliance.state", Yes: []string{"OK"}, No: []string{"BAD"}},
 			"disk_encrypted": {Path: "fv"}, "jailbroken": {Path: "root", Yes: []string{"1"}, No: []string{"0"}},
 			"os": {Path: "system"}, "os_version": {Path: "version"}, "last_seen": {Path: "contact"}, "reasons": {Path: "compliance.why"},
+			"risk": {Path: "threat", Levels: map[string][]string{"none": {"0"}, "low": {"1", "2"}, "medium": {"3"}, "high": {"red"}}},
 		}
 	case "fleet":
 		s.Token = access.NewSecret("t0ken")
@@ -396,7 +397,8 @@ func TestValidateReportsEveryFaultOfRemoteSources(t *testing.T) {
 			Headers: map[string]access.Secret{"a b": secret, "Host": secret, "X-Key": secret},
 			Fields: map[string]Field{
 				"color": {Path: "c"}, "compliant": {Path: "c", Yes: []string{"a", ""}, No: []string{"a", ""}},
-				"id": {}, "name": {Path: "n", Yes: []string{"x"}},
+				"id": {}, "name": {Path: "n", Yes: []string{"x"}}, "owner": {Path: "o", Levels: map[string][]string{"low": {"x"}}},
+				"risk": {Path: "r", Levels: map[string][]string{"low": {"x", ""}, "medium": {"x"}, "unknown": {"y"}}},
 			},
 		},
 		{ID: "c", Type: "fleet", Key: "id", Tenant: "x", Items: "x"},
@@ -414,7 +416,7 @@ func TestValidateReportsEveryFaultOfRemoteSources(t *testing.T) {
 		got = append(got, fault.Path)
 	}
 	want := "0.url 0.fields " +
-		"1.refresh 1.url 1.items 1.next 1.headers.Host 1.headers.X-Key 1.headers.a b 1.fields.color 1.fields.compliant.yes 1.fields.compliant.yes 1.fields.compliant.no 1.fields.id 1.fields.name 1.path 1.token " +
+		"1.refresh 1.url 1.items 1.next 1.headers.Host 1.headers.X-Key 1.headers.a b 1.fields.color 1.fields.compliant.yes 1.fields.compliant.yes 1.fields.compliant.no 1.fields.id 1.fields.name 1.fields.owner.levels 1.fields.risk.levels.low 1.fields.risk.levels.medium 1.fields.risk.levels.unknown 1.path 1.token " +
 		"2.url 2.token 2.key 2.items 2.tenant 3.url 3.token 4.url 4.auth_url 4.tenant 4.client_id 4.client_secret 4.key 5.tenant"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, " "), want)

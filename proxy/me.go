@@ -95,11 +95,12 @@ type me struct {
 // meDevice leaves out what identifies other people's records: the owner, the
 // inventory's key and the certificate.
 type meDevice struct {
-	Known         access.Tri `json:"known"`
-	Managed       access.Tri `json:"managed"`
-	Compliant     access.Tri `json:"compliant"`
-	DiskEncrypted access.Tri `json:"disk_encrypted"`
-	Jailbroken    access.Tri `json:"jailbroken"`
+	Known         access.Tri  `json:"known"`
+	Managed       access.Tri  `json:"managed"`
+	Compliant     access.Tri  `json:"compliant"`
+	DiskEncrypted access.Tri  `json:"disk_encrypted"`
+	Jailbroken    access.Tri  `json:"jailbroken"`
+	Risk          access.Risk `json:"risk"`
 
 	Name      string        `json:"name,omitempty"`
 	OS        string        `json:"os,omitempty"`
@@ -136,7 +137,7 @@ func (p *passage) serveMe() {
 	answer := me{User: id.User(), Provider: id.Provider, Subject: id.Subject, Email: id.Email, Name: id.Name,
 		Username: id.Username, Login: id.Login, Session: req.Session, Now: req.Time,
 		Device: meDevice{Known: d.Known, Managed: d.Managed, Compliant: d.Compliant, DiskEncrypted: d.DiskEncrypted,
-			Jailbroken: d.Jailbroken, Name: d.Name, OS: d.OS, OSVersion: d.OSVersion, Reasons: d.Reasons,
+			Jailbroken: d.Jailbroken, Risk: d.Risk, Name: d.Name, OS: d.OS, OSVersion: d.OSVersion, Reasons: d.Reasons,
 			Source: d.Source, SeenAt: d.SeenAt, Problem: d.Problem}}
 	if entry := p.gen.Routes.Match(req.Scheme, req.Host, "/"); entry != nil {
 		answer.Groups = p.gen.Policy.Groups(entry.Route.ID, id)

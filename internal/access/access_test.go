@@ -26,6 +26,7 @@ func TestZeroValuesRefuse(t *testing.T) {
 		window   TimeWindow
 		mode     Mode
 		fact     Tri
+		risk     Risk
 	)
 	for name, ok := range map[string]bool{
 		"identity is Nobody":                  identity.Nobody(),
@@ -49,6 +50,7 @@ func TestZeroValuesRefuse(t *testing.T) {
 		"window restricts nothing by itself":  window.IsZero(),
 		"rule is enforced":                    mode == Enforce,
 		"fact is unknown":                     fact == Unknown,
+		"risk is unknown":                     risk == RiskUnknown && risk.Low() == Unknown,
 	} {
 		if !ok {
 			t.Errorf("not true of the zero value: %s", name)

@@ -21,13 +21,16 @@ type Device struct {
 	Compliant     Tri `json:"compliant"`
 	DiskEncrypted Tri `json:"disk_encrypted"`
 	Jailbroken    Tri `json:"jailbroken"`
+	// Risk is how endangered the inventory takes the device to be.
+	Risk Risk `json:"risk"`
 
 	OS        string `json:"os,omitempty"`         // macos, windows, linux, ios, android, chromeos
 	OSVersion string `json:"os_version,omitempty"` // dotted numbers, compared part by part
 	Owner     string `json:"owner,omitempty"`      // as the inventory names the person
 	Name      string `json:"name,omitempty"`       // as its owner knows it
 
-	// Reasons are the inventory's own words for a failed compliance check.
+	// Reasons are the inventory's own words for a failed compliance check or a
+	// risk.
 	Reasons []string `json:"reasons,omitempty"`
 
 	// SeenAt is when the device last reported to its inventory. Zero means
@@ -71,7 +74,8 @@ type DevicePolicy struct {
 // Profile is a named set of checks a device must pass, all of them.
 type Profile struct {
 	// All lists the checks: `known`, `managed`, `compliant`, `disk_encrypted`,
-	// `not_jailbroken`, or the name of another profile.
+	// `not_jailbroken`, `low_risk` (no risk or a low one), or the name of
+	// another profile.
 	All []string `yaml:"all"`
 	// MinOS gives the oldest accepted version per operating system, such as
 	// `{macos: "15.5"}`. A system that is not listed is refused.

@@ -67,6 +67,7 @@ const (
 	DeviceNotCompliant      Reason = "device_not_compliant"
 	DeviceNotEncrypted      Reason = "device_not_encrypted"
 	DeviceJailbroken        Reason = "device_jailbroken"
+	DeviceAtRisk            Reason = "device_at_risk"
 	DeviceOSTooOld          Reason = "device_os_too_old"
 	DeviceFactMissing       Reason = "device_fact_missing"
 	DeviceFactsTooOld       Reason = "device_facts_too_old"
@@ -154,6 +155,7 @@ var infos = map[Reason]Info{
 	DeviceNotCompliant:      {http.StatusForbidden, "This device is not compliant", "The device management reports that your device breaks a rule.", "Cure what is listed below, then try again."},
 	DeviceNotEncrypted:      {http.StatusForbidden, "The disk is not encrypted", "This application needs a device with an encrypted disk.", "Turn on disk encryption, then try again."},
 	DeviceJailbroken:        {http.StatusForbidden, "The device is rooted", "The protection of the operating system has been removed from this device.", "Restore the original system, or use another device."},
+	DeviceAtRisk:            {http.StatusForbidden, "The device is at risk", "The device management reports a threat on this device.", "Stop using the device for sensitive work and tell your IT department."},
 	DeviceOSTooOld:          {http.StatusForbidden, "The operating system is too old", "This application needs a newer version of your operating system.", "Install the system updates, then try again."},
 	DeviceFactMissing:       {http.StatusForbidden, "Something is not known about this device", "The device management does not report a fact that this application needs.", "Ask your IT department to complete the record."},
 	DeviceFactsTooOld:       {http.StatusForbidden, "What is known about this device is too old", "Your device has not reported to the device management recently.", "Connect the device to the network, let it synchronise, then try again."},
@@ -201,7 +203,7 @@ func (r Reason) CuredByLogin() bool {
 func (r Reason) AboutDevice() bool {
 	switch r {
 	case DeviceMissing, DeviceUnknown, DeviceNotManaged, DeviceNotCompliant, DeviceNotEncrypted,
-		DeviceJailbroken, DeviceOSTooOld, DeviceFactMissing, DeviceFactsTooOld,
+		DeviceJailbroken, DeviceAtRisk, DeviceOSTooOld, DeviceFactMissing, DeviceFactsTooOld,
 		DeviceSourceUnavailable, DeviceCertInvalid, DeviceMismatch:
 		return true
 	}

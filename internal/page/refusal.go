@@ -129,7 +129,7 @@ func newNeedView(need access.Need, headline access.Reason, now time.Time) needVi
 		view.Text, view.Cure = "", ""
 	}
 	switch need.Reason {
-	case access.DeviceUnknown, access.DeviceNotManaged, access.DeviceNotCompliant, access.DeviceNotEncrypted, access.DeviceJailbroken:
+	case access.DeviceUnknown, access.DeviceNotManaged, access.DeviceNotCompliant, access.DeviceNotEncrypted, access.DeviceJailbroken, access.DeviceAtRisk:
 		view.Want, view.Got = "", "" // the title says it in words: "disk_encrypted, no" would not help
 	case access.DeviceFactMissing:
 		view.Want = strings.ReplaceAll(view.Want, "_", " ")
