@@ -48,6 +48,10 @@ func (p *Policy) Device(like string, at time.Time) (access.Device, bool) {
 
 // show gives a device the fact that a check asks for.
 func show(dev *access.Device, name string) bool {
+	if name == "low_risk" {
+		dev.Risk = access.RiskLow
+		return true
+	}
 	facts := map[string]*access.Tri{
 		"known": &dev.Known, "managed": &dev.Managed, "compliant": &dev.Compliant,
 		"disk_encrypted": &dev.DiskEncrypted, "not_jailbroken": &dev.Jailbroken,

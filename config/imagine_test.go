@@ -96,7 +96,7 @@ func TestDeviceLikeAProfile(t *testing.T) {
 		}
 		return cfg.Policy.Decide(req)
 	}
-	no, unknown := access.No, access.Unknown
+	no, unknown, high := access.No, access.Unknown, access.RiskHigh
 	for _, test := range []struct {
 		dev  access.SomeDevice
 		want access.Reason
@@ -109,6 +109,7 @@ func TestDeviceLikeAProfile(t *testing.T) {
 		{access.SomeDevice{Like: "enrolled"}, access.DeviceFactMissing},
 		{access.SomeDevice{Like: "managed"}, access.DeviceFactMissing},
 		{access.SomeDevice{Like: "healthy", DiskEncrypted: &no}, access.DeviceNotEncrypted},
+		{access.SomeDevice{Like: "healthy", Risk: &high}, access.DeviceAtRisk},
 		{access.SomeDevice{Like: "healthy", Compliant: &unknown}, access.DeviceFactMissing},
 		{access.SomeDevice{Like: "healthy", OS: "macos", OSVersion: "14.0"}, access.DeviceOSTooOld},
 		{access.SomeDevice{Like: "healthy", Seen: access.Duration(13 * time.Hour)}, access.DeviceFactsTooOld},

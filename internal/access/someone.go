@@ -106,6 +106,8 @@ type SomeDevice struct {
 	DiskEncrypted *Tri `yaml:"disk_encrypted"`
 	// Jailbroken is whether it was tampered with.
 	Jailbroken *Tri `yaml:"jailbroken"`
+	// Risk is how endangered it is: none, low, medium or high.
+	Risk *Risk `yaml:"risk"`
 	// OS is its operating system: android, chromeos, ios, linux, macos or windows.
 	OS string `yaml:"os"`
 	// OSVersion is the version of the operating system.
@@ -145,6 +147,9 @@ func (d *SomeDevice) Over(dev Device, at time.Time) Device {
 		if fact.from != nil {
 			*fact.to = *fact.from
 		}
+	}
+	if d.Risk != nil {
+		dev.Risk = *d.Risk
 	}
 	if d.Seen != 0 {
 		dev.SeenAt = at.Add(-d.Seen.Std())
