@@ -67,7 +67,7 @@ func good() *access.Request {
 func goodDevice() access.Device {
 	return access.Device{
 		ID: "laptop-1", Source: "inventory", Known: access.Yes, Managed: access.Yes, Compliant: access.Yes,
-		DiskEncrypted: access.Yes, Jailbroken: access.No, Risk: access.RiskLow, OS: "macos", OSVersion: "15.5", SeenAt: noon.Add(-time.Hour),
+		DiskEncrypted: access.Yes, Jailbroken: access.No, Owned: access.Yes, ByCertificate: access.Yes, ByClaim: access.Yes, Risk: access.RiskLow, OS: "macos", OSVersion: "15.5", SeenAt: noon.Add(-time.Hour),
 	}
 }
 

@@ -65,6 +65,7 @@ type (
 		OS            string    `cel:"os"`
 		OSVersion     string    `cel:"os_version"`
 		Owner         string    `cel:"owner"`
+		Owned         string    `cel:"owned"`
 		Source        string    `cel:"source"`
 		SeenAt        time.Time `cel:"seen_at"`
 	}
@@ -279,7 +280,7 @@ func (f *facts) ResolveName(name string) (any, bool) {
 	case "device":
 		return &celDevice{ID: dev.ID, Known: dev.Known.String(), Managed: dev.Managed.String(), Compliant: dev.Compliant.String(),
 			DiskEncrypted: dev.DiskEncrypted.String(), Jailbroken: dev.Jailbroken.String(), Risk: dev.Risk.String(), OS: dev.OS, OSVersion: dev.OSVersion,
-			Owner: dev.Owner, Source: dev.Source, SeenAt: dev.SeenAt}, true
+			Owner: dev.Owner, Owned: dev.Owned.String(), Source: dev.Source, SeenAt: dev.SeenAt}, true
 	case "network":
 		ip := ""
 		if addr := address(req); addr.IsValid() {

@@ -55,6 +55,7 @@ func show(dev *access.Device, name string) bool {
 	facts := map[string]*access.Tri{
 		"known": &dev.Known, "managed": &dev.Managed, "compliant": &dev.Compliant,
 		"disk_encrypted": &dev.DiskEncrypted, "not_jailbroken": &dev.Jailbroken,
+		"owned": &dev.Owned, "certificate": &dev.ByCertificate, "claim": &dev.ByClaim,
 	}
 	i := slices.IndexFunc(deviceChecks, func(c check) bool { return c.name == name })
 	if i < 0 || facts[name] == nil {

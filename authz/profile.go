@@ -34,6 +34,9 @@ var deviceChecks = []check{
 	{"disk_encrypted", func(d *access.Device) access.Tri { return d.DiskEncrypted }, access.Yes, access.DeviceNotEncrypted},
 	{"not_jailbroken", func(d *access.Device) access.Tri { return d.Jailbroken }, access.No, access.DeviceJailbroken},
 	{"low_risk", func(d *access.Device) access.Tri { return d.Risk.Low() }, access.Yes, access.DeviceAtRisk},
+	{"owned", func(d *access.Device) access.Tri { return d.Owned }, access.Yes, access.DeviceOfAnotherUser},
+	{"certificate", func(d *access.Device) access.Tri { return d.ByCertificate }, access.Yes, access.DeviceCertMissing},
+	{"claim", func(d *access.Device) access.Tri { return d.ByClaim }, access.Yes, access.DeviceClaimMissing},
 }
 
 // operatingSystems are the names min_os may list.

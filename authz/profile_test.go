@@ -48,6 +48,12 @@ func TestProfile(t *testing.T) {
 		{name: "a value outside the three", change: func(d *access.Device) { d.Compliant = 77 }, reasons: "device_fact_missing", want: access.Need{Want: "compliant", Got: "unknown"}},
 		{name: "two things at once", change: func(d *access.Device) { d.Compliant, d.DiskEncrypted = access.No, access.Unknown },
 			reasons: "device_not_compliant device_fact_missing", want: access.Need{Want: "compliant", Got: "no"}},
+		{name: "another person's", policy: also("owned"), change: func(d *access.Device) { d.Owned = access.No }, reasons: "device_of_another_user", want: access.Need{Want: "owned", Got: "no"}},
+		{name: "nobody's, as far as is known", policy: also("owned"), change: func(d *access.Device) { d.Owned = access.Unknown }, reasons: "device_fact_missing", want: access.Need{Want: "owned", Got: "unknown"}},
+		{name: "another person's, but nobody asks", change: func(d *access.Device) { d.Owned = access.No }},
+		{name: "both proofs", policy: also("certificate", "claim"), change: func(*access.Device) {}},
+		{name: "without the certificate", policy: also("certificate", "claim"), change: func(d *access.Device) { d.ByCertificate = access.No }, reasons: "device_certificate_missing", want: access.Need{Want: "certificate", Got: "no"}},
+		{name: "without the claim", policy: also("certificate", "claim"), change: func(d *access.Device) { d.ByClaim = access.No }, reasons: "device_claim_missing", want: access.Need{Want: "claim", Got: "no"}},
 		{name: "old system", change: func(d *access.Device) { d.OSVersion = "15.4.9" }, reasons: "device_os_too_old", want: access.Need{Want: "15.5", Got: "15.4.9"}},
 		{name: "newer system", change: func(d *access.Device) { d.OSVersion = "15.10" }},
 		{name: "system not listed", change: func(d *access.Device) { d.OS = "linux" }, reasons: "device_os_too_old", want: access.Need{Want: "macos 15.5", Got: "linux"}},
@@ -69,6 +75,15 @@ func TestProfile(t *testing.T) {
 				t.Errorf("want %q, got %q", d.Needs[0].Want, d.Needs[0].Got)
 			}
 		})
+	}
+}
+
+// also adds checks to the profile "healthy".
+func also(checks ...string) func(*access.DevicePolicy) {
+	return func(p *access.DevicePolicy) {
+		healthy := p.Profiles["healthy"]
+		healthy.All = slices.Concat(healthy.All, checks)
+		p.Profiles["healthy"] = healthy
 	}
 }
 
@@ -195,6 +210,9 @@ func TestNothingUnknownSatisfiesAProfile(t *testing.T) {
 			"disk_encrypted": func(d *access.Device) { d.DiskEncrypted = access.Unknown },
 			"not_jailbroken": func(d *access.Device) { d.Jailbroken = access.Unknown },
 			"low_risk":       func(d *access.Device) { d.Risk = access.RiskUnknown },
+			"owned":          func(d *access.Device) { d.Owned = access.Unknown },
+			"certificate":    func(d *access.Device) { d.ByCertificate = access.Unknown },
+			"claim":          func(d *access.Device) { d.ByClaim = access.Unknown },
 			"os_version":     func(d *access.Device) { d.OSVersion = "" },
 		}
 		needed := []string{"id", "seen_at", "stale"}

@@ -140,10 +140,11 @@ func drawDevice(t *rapid.T) access.Device {
 		ID: rapid.SampledFrom([]string{"d", "d", "d", ""}).Draw(t, "id"), Source: rapid.SampledFrom([]string{"inv", "inv", ""}).Draw(t, "source"),
 		Known: drawTri(t, "known"), Managed: drawTri(t, "managed"), Compliant: drawTri(t, "compliant"), DiskEncrypted: drawTri(t, "disk"),
 		Jailbroken: rapid.SampledFrom([]access.Tri{access.No, access.No, access.Yes, access.Unknown}).Draw(t, "jailbroken"),
-		Risk:       rapid.SampledFrom([]access.Risk{access.RiskNone, access.RiskLow, access.RiskLow, access.RiskMedium, access.RiskHigh, access.RiskUnknown}).Draw(t, "risk"),
-		OS:         rapid.SampledFrom([]string{"macos", "macos", "linux", ""}).Draw(t, "os"),
-		OSVersion:  rapid.SampledFrom([]string{"16", "15", "13", ""}).Draw(t, "version"),
-		SeenAt:     drawTime(t, "seen"),
+		Owned:      drawTri(t, "owned"), ByCertificate: drawTri(t, "by certificate"), ByClaim: drawTri(t, "by claim"),
+		Risk:      rapid.SampledFrom([]access.Risk{access.RiskNone, access.RiskLow, access.RiskLow, access.RiskMedium, access.RiskHigh, access.RiskUnknown}).Draw(t, "risk"),
+		OS:        rapid.SampledFrom([]string{"macos", "macos", "linux", ""}).Draw(t, "os"),
+		OSVersion: rapid.SampledFrom([]string{"16", "15", "13", ""}).Draw(t, "version"),
+		SeenAt:    drawTime(t, "seen"),
 	}
 	if rapid.IntRange(0, 4).Draw(t, "failing") == 0 {
 		d.SourceFailingSince = drawTime(t, "failing since")

@@ -249,6 +249,7 @@ func (ref reference) profile(name string, req *access.Request, maxAge time.Durat
 		"not_jailbroken": {map[access.Tri]access.Tri{access.Yes: access.No, access.No: access.Yes}[dev.Jailbroken], access.DeviceJailbroken},
 		"low_risk": {map[access.Risk]access.Tri{access.RiskNone: access.Yes, access.RiskLow: access.Yes, access.RiskMedium: access.No, access.RiskHigh: access.No}[dev.Risk],
 			access.DeviceAtRisk},
+		"owned": {dev.Owned, access.DeviceOfAnotherUser}, "certificate": {dev.ByCertificate, access.DeviceCertMissing}, "claim": {dev.ByClaim, access.DeviceClaimMissing},
 	}
 	for _, item := range source.All {
 		fact, isCheck := facts[item]

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ func crossCheck(f *File, at access.Faults) {
 	checkDeviceClaims(f, at)
 }
 
-// checkDeviceClaims reports device claims that any provider could make.
+// checkDeviceClaims reports device claims and owners that any provider could
+// make, and a profile that asks for an owner nobody is compared with.
 func checkDeviceClaims(f *File, at access.Faults) {
 	known := providerIDs(f.Providers)
 	here := at.At("devices.claims_from")
@@ -32,6 +34,18 @@ func checkDeviceClaims(f *File, at access.Faults) {
 	if len(known) > 1 && len(f.Devices.ClaimsFrom) == 0 && slices.ContainsFunc(f.Devices.Match, names) {
 		here.Add("list the providers whose claims may name a device, such as ["+known[0]+"]",
 			"there are %d providers, and each of them could name any device", len(known))
+	} else if len(known) > 1 && len(f.Devices.ClaimsFrom) == 0 && f.Devices.Owner != "" {
+		here.Add("list the providers whose people own devices, such as ["+known[0]+"]",
+			"there are %d providers, and each of them could name anybody as the owner", len(known))
+	}
+	if f.Devices.Owner != "" {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Devices.Profiles)) {
+		if i := slices.Index(f.Devices.Profiles[name].All, "owned"); i >= 0 {
+			at.At("devices.profiles.%s.all[%d]", name, i).Add("add devices.owner: email",
+				"nobody passes: it is not said what the owner of a device is compared with")
+		}
 	}
 }
 

@@ -271,6 +271,8 @@ func TestBadInput(t *testing.T) {
 		{"one client twice", "groups:\n", "  - {id: copy, issuer: https://login.example.com, client_id: doorward, client_secret: {file: client-secret}}\ngroups:\n", 6, "is already providers[0]"},
 		{"device claims of just any provider", "groups:\n", "  - {id: partner, issuer: https://p.example.com, client_id: x, client_secret: {file: client-secret}}\ndevices: {sources: [{id: a, type: file, path: d.csv}], match: [claim.deviceid]}\ngroups:\n", 7, "each of them could name any device"},
 		{"device claims of an unknown provider", "groups:\n", "devices: {sources: [{id: a, type: file, path: d.csv}], match: [claim.deviceid], claims_from: [crop]}\ngroups:\n", 6, "crop"},
+		{"owners of just any provider", "groups:\n", "  - {id: partner, issuer: https://p.example.com, client_id: x, client_secret: {file: client-secret}}\ndevices: {sources: [{id: a, type: file, path: d.csv}], match: [certificate.serial], owner: email}\ngroups:\n", 7, "name anybody as the owner"},
+		{"an owner who is compared with nothing", "groups:\n", "devices: {profiles: {mine: {all: [known, owned]}}}\ngroups:\n", 6, "what the owner of a device is compared with"},
 		{"https without TLS", "http://wiki.localhost:8080", "https://wiki.localhost", 10, "no visitor arrives by https"},
 		{"http with TLS", "listen: 127.0.0.1:8080", "tls: {certificates: [{cert: tls.crt, key: tls.key}]}", 10, "no visitor arrives by http"},
 		{"login host is an application", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8080\n  auth_url: http://WIKI.localhost:8080", 4, "the login host is also the address"},

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -58,7 +57,7 @@ func newVerifier(roots *x509.CertPool) (*verifier, error) {
 // verify returns the leaf of chain as it is at the time of the request.
 func (v *verifier) verify(chain []*x509.Certificate, at time.Time) (*certificate, error) {
 	if len(chain) > maxChain {
-		return nil, fmt.Errorf("the client sent %d certificates, more than %d", len(chain), maxChain)
+		return nil, access.Becausef(access.DeviceCertInvalid, "the client sent %d certificates, more than %d", len(chain), maxChain)
 	}
 	fingerprint := sha256.Sum256(chain[0].Raw)
 	key := chainKey(fingerprint)
@@ -76,7 +75,7 @@ func (v *verifier) verify(chain []*x509.Certificate, at time.Time) (*certificate
 	if now.from, now.until, now.err = v.check(chain, at); now.err != nil {
 		// Only the text is kept: the errors of x509 hold on to certificates, and
 		// anybody can send as many as they like.
-		now.err = errors.New(clip(now.err.Error()))
+		now.err = access.Because(reasonOf(now.err, at), errors.New(clip(now.err.Error())))
 		now.from, now.until = at, at.Add(refusedFor)
 	} else {
 		now.cert = describe(chain[0], fingerprint)
@@ -91,14 +90,14 @@ func (v *verifier) check(chain []*x509.Certificate, at time.Time) (from, until t
 	leaf := chain[0]
 	switch {
 	case v.roots == nil: // x509 would fall back on the system's authorities
-		return from, until, errors.New("no certificate authority for devices is configured")
+		return from, until, access.Becausef(access.DeviceCertAuthority, "no certificate authority for devices is configured")
 	case at.IsZero(): // x509 would fall back on the clock
 		return from, until, errors.New("the time of the request is not known")
 	case leaf.IsCA:
-		return from, until, errors.New("the certificate is that of an authority")
+		return from, until, access.Becausef(access.DeviceCertPurpose, "the certificate is that of an authority")
 	case !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth):
 		// x509 accepts a leaf without the extension for every purpose.
-		return from, until, errors.New("the certificate does not name client authentication as its purpose")
+		return from, until, access.Becausef(access.DeviceCertPurpose, "the certificate does not name client authentication as its purpose")
 	}
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
@@ -121,6 +120,31 @@ func (v *verifier) check(chain []*x509.Certificate, at time.Time) (from, until t
 		}
 	}
 	return from, until, nil
+}
+
+// reasonOf tells what an error of the verification means.
+func reasonOf(err error, at time.Time) access.Reason {
+	var ours *access.Error
+	var invalid x509.CertificateInvalidError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &ours):
+		return ours.Reason
+	case errors.As(err, &unknown):
+		return access.DeviceCertAuthority
+	case !errors.As(err, &invalid):
+		return access.DeviceCertInvalid
+	}
+	switch invalid.Reason {
+	case x509.Expired: // x509 calls the future expired as well
+		if at.Before(invalid.Cert.NotBefore) {
+			return access.DeviceCertNotYetValid
+		}
+		return access.DeviceCertExpired
+	case x509.IncompatibleUsage:
+		return access.DeviceCertPurpose
+	}
+	return access.DeviceCertInvalid
 }
 
 // describe takes from a verified certificate what policy may see.

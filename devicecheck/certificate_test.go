@@ -173,51 +173,56 @@ func TestCertificatesThatDoNotVerifyAreNotUsed(t *testing.T) {
 	between := root.below(t, caOf("Intermediate"))
 	good := root.issue(t, leafOf("laptop-1", 5))
 	pretender := root.below(t, leafOf("laptop-2", 6)) // a device that issues certificates
-	for name, chain := range map[string][]*x509.Certificate{
-		"expired":       {changed(func(c *x509.Certificate) { c.NotAfter = noon.Add(-time.Second) })},
-		"not yet valid": {changed(func(c *x509.Certificate) { c.NotBefore = noon.Add(time.Second) })},
-		"for servers": {changed(func(c *x509.Certificate) {
+	for name, c := range map[string]struct {
+		want  access.Reason
+		chain []*x509.Certificate
+	}{
+		"expired":       {access.DeviceCertExpired, one(changed(func(c *x509.Certificate) { c.NotAfter = noon.Add(-time.Second) }))},
+		"not yet valid": {access.DeviceCertNotYetValid, one(changed(func(c *x509.Certificate) { c.NotBefore = noon.Add(time.Second) }))},
+		"for servers": {access.DeviceCertPurpose, one(changed(func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-		})},
-		"for no stated purpose": {changed(func(c *x509.Certificate) { c.ExtKeyUsage = nil })},
-		"of an authority": {changed(func(c *x509.Certificate) {
+		}))},
+		"for no stated purpose": {access.DeviceCertPurpose, one(changed(func(c *x509.Certificate) { c.ExtKeyUsage = nil }))},
+		"of an authority": {access.DeviceCertPurpose, one(changed(func(c *x509.Certificate) {
 			c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature
-		})},
-		"the root itself":              {root.cert},
-		"of another CA of equal name":  {stranger.issue(t, leafOf("laptop-1", 5))},
-		"of another CA, root included": {stranger.issue(t, leafOf("laptop-1", 5)), stranger.cert},
-		"below an expired CA":          {viaExpired.issue(t, leafOf("laptop-1", 5)), viaExpired.cert},
-		"below a CA for servers":       {viaConstrained.issue(t, leafOf("laptop-1", 5)), viaConstrained.cert},
-		"below a leaf":                 {pretender.issue(t, leafOf("laptop-1", 5)), pretender.cert},
-		"without its intermediate":     {between.issue(t, leafOf("laptop-1", 5))},
-		"in too long a chain":          append([]*x509.Certificate{good}, make([]*x509.Certificate, maxChain)...),
-		"with a critical extension": {changed(func(c *x509.Certificate) {
+		}))},
+		"the root itself":              {access.DeviceCertPurpose, one(root.cert)},
+		"of another CA of equal name":  {access.DeviceCertAuthority, one(stranger.issue(t, leafOf("laptop-1", 5)))},
+		"of another CA, root included": {access.DeviceCertAuthority, []*x509.Certificate{stranger.issue(t, leafOf("laptop-1", 5)), stranger.cert}},
+		"below an expired CA":          {access.DeviceCertExpired, []*x509.Certificate{viaExpired.issue(t, leafOf("laptop-1", 5)), viaExpired.cert}},
+		"below a CA for servers":       {access.DeviceCertPurpose, []*x509.Certificate{viaConstrained.issue(t, leafOf("laptop-1", 5)), viaConstrained.cert}},
+		"below a leaf":                 {access.DeviceCertAuthority, []*x509.Certificate{pretender.issue(t, leafOf("laptop-1", 5)), pretender.cert}},
+		"without its intermediate":     {access.DeviceCertAuthority, one(between.issue(t, leafOf("laptop-1", 5)))},
+		"in too long a chain":          {access.DeviceCertInvalid, append(one(good), make([]*x509.Certificate, maxChain)...)},
+		"with a critical extension": {access.DeviceCertInvalid, one(changed(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
-		})},
+		}))},
 	} {
 		i := newInspector(t, Options{ClientCAs: root.pool(), Config: Config{
 			Sources: []Source{jsonSource(t, "corp", `[{"id": "laptop-1", "serial": "05", "managed": true}]`)},
 			Match:   []string{"certificate.serial", "certificate.subject_cn", "claim.deviceid"},
 		}})
 		for range 2 { // the second answer comes from memory
-			want := access.Device{Problem: access.DeviceCertInvalid}
-			if got := inspect(t, i, presenting(chain...), claiming(nil)); !reflect.DeepEqual(got, want) {
+			want := access.Device{Problem: c.want}
+			if got := inspect(t, i, presenting(c.chain...), claiming(nil)); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}
 		// A good claim beside it must not make up for it.
-		want := access.Device{ID: "laptop-1", MatchedBy: "claim.deviceid", Problem: access.DeviceCertInvalid}
-		if got := inspect(t, i, presenting(chain...), claiming(map[string]any{"deviceid": "laptop-1"})); !reflect.DeepEqual(got, want) {
+		want := access.Device{ID: "laptop-1", MatchedBy: "claim.deviceid", Problem: c.want}
+		if got := inspect(t, i, presenting(c.chain...), claiming(map[string]any{"deviceid": "laptop-1"})); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s, with a claim: %+v", name, got)
 		}
 	}
 }
 
+func one(cert *x509.Certificate) []*x509.Certificate { return []*x509.Certificate{cert} }
+
 // Without an authority of its own, package x509 would ask the system's.
 func TestNoCertificateVerifiesWithoutDeviceCA(t *testing.T) {
 	i := newInspector(t, Options{Config: Config{Match: []string{"certificate.serial"}}})
 	leaf := newCA(t, "Device CA").issue(t, leafOf("laptop-1", 5))
-	if got := inspect(t, i, presenting(leaf), claiming(nil)); got.Problem != access.DeviceCertInvalid {
+	if got := inspect(t, i, presenting(leaf), claiming(nil)); got.Problem != access.DeviceCertAuthority {
 		t.Errorf("%+v", got)
 	}
 }
@@ -253,12 +258,12 @@ func TestVerdictsAreNotKeptBeyondTheCertificate(t *testing.T) {
 	}{
 		{chain, 0, ""},
 		{chain, 10 * time.Minute, ""},
-		{chain, 10*time.Minute + time.Second, access.DeviceCertInvalid},
+		{chain, 10*time.Minute + time.Second, access.DeviceCertExpired},
 		{chain, 5 * time.Minute, ""},
-		{notYet, 0, access.DeviceCertInvalid},
+		{notYet, 0, access.DeviceCertNotYetValid},
 		{notYet, 5 * time.Minute, ""},
-		{notYet, 0, access.DeviceCertInvalid},
-		{chain[:1], 0, access.DeviceCertInvalid}, // not the verdict on the whole chain
+		{notYet, 0, access.DeviceCertNotYetValid},
+		{chain[:1], 0, access.DeviceCertAuthority}, // not the verdict on the whole chain
 	} {
 		req := claiming(nil)
 		req.Time = noon.Add(c.after)
@@ -322,6 +327,39 @@ func TestContradictingProofs(t *testing.T) {
 	}
 }
 
+// A route may demand both proofs; each says for itself whether it named the
+// device.
+func TestWhichProofsNamedTheDevice(t *testing.T) {
+	root := newCA(t, "Device CA")
+	i := newInspector(t, Options{ClientCAs: root.pool(), Config: Config{
+		Sources: []Source{jsonSource(t, "corp", `[{"id": "a", "serial": "0a"}, {"id": "b"}]`), jsonSource(t, "absent", "")},
+		Match:   []string{"certificate.serial", "claim.id"},
+	}})
+	listed, unlisted := root.issue(t, leafOf("x", 0xa)), root.issue(t, leafOf("x", 0xff))
+	for name, c := range map[string]struct {
+		cert                   *x509.Certificate
+		claim                  string
+		byCertificate, byClaim access.Tri
+	}{
+		"both":                      {listed, "a", access.Yes, access.Yes},
+		"the certificate alone":     {listed, "", access.Yes, access.No},
+		"the claim alone":           {nil, "a", access.No, access.Yes},
+		"an unlisted certificate":   {unlisted, "b", access.No, access.Yes},
+		"a claim of something else": {listed, "z", access.Yes, access.No}, // an inventory is failing, so it may be the same
+		"nothing":                   {nil, "", access.Unknown, access.Unknown},
+		"nothing that is listed":    {unlisted, "z", access.Unknown, access.Unknown},
+	} {
+		r := &http.Request{}
+		if c.cert != nil {
+			r = presenting(c.cert)
+		}
+		got := inspect(t, i, r, claiming(map[string]any{"id": c.claim}))
+		if got.ByCertificate != c.byCertificate || got.ByClaim != c.byClaim {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 // Two inventories may know one device under two ids.
 func TestOneDeviceInTwoInventories(t *testing.T) {
 	root := newCA(t, "Device CA")
@@ -364,7 +402,7 @@ func TestCertificateOverTLS(t *testing.T) {
 	}{
 		"no certificate": {},
 		"good":           {[]tls.Certificate{{Certificate: [][]byte{good.Raw}, PrivateKey: key}}, access.Yes, ""},
-		"self-signed":    {[]tls.Certificate{{Certificate: [][]byte{alone.Raw}, PrivateKey: key}}, access.Unknown, access.DeviceCertInvalid},
+		"self-signed":    {[]tls.Certificate{{Certificate: [][]byte{alone.Raw}, PrivateKey: key}}, access.Unknown, access.DeviceCertAuthority},
 	} {
 		client := server.Client()
 		transport := client.Transport.(*http.Transport).Clone()

@@ -41,6 +41,14 @@ type Config struct {
 	// it is required where `match` lists a claim and there are several providers.
 	ClaimsFrom []string `yaml:"claims_from"`
 
+	// Owner says what of a person the owner in an inventory is compared with, for
+	// the check `owned` of profiles: `email` (verified addresses only), `username`
+	// (preferred_username), `sub`, or `claim.NAME`. The case of ASCII letters is
+	// ignored in the first two; everything else is compared byte by byte. With
+	// `claims_from`, only people of these providers own devices; it is required
+	// where there are several. Default: it is not known who owns a device.
+	Owner string `yaml:"owner"`
+
 	// DevicePolicy says what the facts are worth; package authz applies it.
 	access.DevicePolicy `yaml:",inline"`
 }
@@ -157,6 +165,9 @@ func (c Config) Validate(f access.Faults) {
 	}
 	if len(c.Sources) > 0 && len(c.Match) == 0 {
 		f.At("match").Add("add match: [certificate.serial]", "match is empty, so no device can be found in the sources")
+	}
+	if _, err := parseOwner(c.Owner); err != nil {
+		f.At("owner").Add("use email, username, sub or claim.NAME", "%s", err)
 	}
 	for n, entry := range c.Match {
 		at := f.At("match[%d]", n)

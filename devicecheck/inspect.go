@@ -43,6 +43,7 @@ type Options struct {
 // from several goroutines.
 type Inspector struct {
 	match    []proof
+	owner    ownerKey
 	sources  []*source
 	verifier *verifier
 	log      *slog.Logger
@@ -89,6 +90,8 @@ func New(opts Options) (*Inspector, error) {
 		return nil, fmt.Errorf("devicecheck: %w", err)
 	}
 	i := &Inspector{verifier: verifier, log: opts.Log, onChange: opts.OnChange}
+	i.owner, _ = parseOwner(opts.Config.Owner) // Validate has tried it
+	i.owner.from = opts.Config.ClaimsFrom
 	for _, entry := range opts.Config.Match {
 		p, _ := parseProof(entry) // Validate has tried it
 		if p.part != noPart && opts.ClientCAs == nil {
@@ -166,6 +169,8 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	case found.device != nil:
 		*d = *found.device
 		d.Source, d.ObservedAt, d.SourceFailingSince = found.state.source, found.state.observedAt, found.state.failingSince
+		d.ByCertificate, d.ByClaim = access.TriOf(found.certificate != nil), access.TriOf(found.claims != nil)
+		d.Owned = i.owner.owned(&req.Identity, d.Owner)
 	case found.id != "":
 		*d = access.Device{ID: found.id, SourceFailingSince: failing}
 		// Only inventories that can be read can say that they do not know it.
@@ -192,7 +197,7 @@ func (i *Inspector) certificate(r *http.Request, req *access.Request) (*certific
 	cert, err := i.verifier.verify(r.TLS.PeerCertificates, req.Time)
 	if err != nil {
 		i.log.Debug("device certificate refused", "request", req.ID, "err", err)
-		return nil, access.DeviceCertInvalid
+		return nil, access.ReasonOf(err)
 	}
 	return cert, ""
 }

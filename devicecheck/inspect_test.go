@@ -58,6 +58,7 @@ func TestDeviceByClaim(t *testing.T) {
 	}})
 	listed := access.Device{
 		ID: "laptop-1", MatchedBy: "claim.deviceid", Source: "corp", Known: access.Yes, Compliant: access.No, OS: "macos",
+		ByClaim: access.Yes, ByCertificate: access.No,
 		SeenAt: noon.Add(-24 * time.Hour), ObservedAt: noon, Reasons: []string{"Firewall is off"},
 	}
 	second := listed
@@ -130,7 +131,7 @@ func TestUntrustedCertificateHeadersDoNothing(t *testing.T) {
 func TestUnknownNeverTurnsIntoNo(t *testing.T) {
 	good := jsonSource(t, "good", `[{"id": "laptop-1"}]`)
 	absent := jsonSource(t, "absent", "")
-	listed := access.Device{ID: "laptop-1", MatchedBy: "claim.id", Source: "good", Known: access.Yes, ObservedAt: noon}
+	listed := access.Device{ID: "laptop-1", MatchedBy: "claim.id", Source: "good", Known: access.Yes, ByClaim: access.Yes, ByCertificate: access.No, ObservedAt: noon}
 	unknown := access.Device{ID: "toaster", MatchedBy: "claim.id", SourceFailingSince: noon}
 	for name, c := range map[string]struct {
 		sources []Source
@@ -160,8 +161,8 @@ func TestFirstInventoryThatKnowsTheDeviceAnswers(t *testing.T) {
 		Match: []string{"claim.id"},
 	}})
 	for id, want := range map[string]access.Device{
-		"a": {ID: "a", MatchedBy: "claim.id", Source: "first", Known: access.Yes, Managed: access.No, ObservedAt: noon},
-		"b": {ID: "b", MatchedBy: "claim.id", Source: "second", Known: access.Yes, Managed: access.Yes, ObservedAt: noon},
+		"a": {ID: "a", MatchedBy: "claim.id", Source: "first", Known: access.Yes, Managed: access.No, ByClaim: access.Yes, ByCertificate: access.No, ObservedAt: noon},
+		"b": {ID: "b", MatchedBy: "claim.id", Source: "second", Known: access.Yes, Managed: access.Yes, ByClaim: access.Yes, ByCertificate: access.No, ObservedAt: noon},
 	} {
 		if got := inspect(t, i, &http.Request{}, claiming(map[string]any{"id": id})); !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v\nwant\n%+v", got, want)
@@ -201,6 +202,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 			{ID: "fine", Type: "file", Path: "/x.CSV"},
 		},
 		Match: []string{"certificate.serial", "certificate.cn", "claim.", "claim.a b", "serial", "certificate.serial", "claim.x"},
+		Owner: "certificate.serial",
 	}.Validate(f)
 	Config{Sources: []Source{{ID: "a", Type: "file", Path: "/x.json"}}}.Validate(f)
 	var got []string
@@ -215,6 +217,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		"devices.sources[1].type",
 		"devices.sources[2].path", "devices.sources[2].id",
 		"devices.sources[3].id", "devices.sources[3].refresh", "devices.sources[3].path",
+		"devices.owner",
 		"devices.match[1]", "devices.match[2]", "devices.match[3]", "devices.match[4]", "devices.match[5]",
 		"devices.match",
 	}

@@ -150,9 +150,9 @@ routes:
 	visit(devices.device(2)).says(t, 403, "This device is not compliant")
 	visit(devices.device(3)).says(t, 403, "This device is not known")
 	visit(nil).says(t, 403, "A managed device is needed")
-	visit(strangers.device(1)).says(t, 403, "The device certificate is not accepted")
+	visit(strangers.device(1)).says(t, 403, "The device certificate is of an unknown authority")
 	wrongUse := devices.sign(&x509.Certificate{SerialNumber: big.NewInt(1)}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth})
-	visit(&wrongUse).says(t, 403, "The device certificate is not accepted")
+	visit(&wrongUse).says(t, 403, "The certificate is not one of a device")
 
 	// The inventory changes its mind: within moments the device is refused.
 	replace(t, dir+"/devices.csv", strings.Replace(inventory, "good,01,yes,yes", "good,01,yes,no", 1))

@@ -24,6 +24,14 @@ type Device struct {
 	// Risk is how endangered the inventory takes the device to be.
 	Risk Risk `json:"risk"`
 
+	// ByCertificate and ByClaim tell whether a client certificate, and a claim
+	// of the identity provider, named this very device.
+	ByCertificate Tri `json:"by_certificate,omitzero"`
+	ByClaim       Tri `json:"by_claim,omitzero"`
+	// Owned tells whether the visitor is the owner that the inventory names. It
+	// is unknown where no owner is named, and where it was not asked for.
+	Owned Tri `json:"owned,omitzero"`
+
 	OS        string `json:"os,omitempty"`         // macos, windows, linux, ios, android, chromeos
 	OSVersion string `json:"os_version,omitempty"` // dotted numbers, compared part by part
 	Owner     string `json:"owner,omitempty"`      // as the inventory names the person
@@ -74,8 +82,10 @@ type DevicePolicy struct {
 // Profile is a named set of checks a device must pass, all of them.
 type Profile struct {
 	// All lists the checks: `known`, `managed`, `compliant`, `disk_encrypted`,
-	// `not_jailbroken`, `low_risk` (no risk or a low one), or the name of
-	// another profile.
+	// `not_jailbroken`, `low_risk` (no risk or a low one), `owned` (by the
+	// visitor, see devices.owner), `certificate` and `claim` (a proof of this
+	// kind named the device; list both to demand both), or the name of another
+	// profile.
 	All []string `yaml:"all"`
 	// MinOS gives the oldest accepted version per operating system, such as
 	// `{macos: "15.5"}`. A system that is not listed is refused.

@@ -72,8 +72,22 @@ const (
 	DeviceFactMissing       Reason = "device_fact_missing"
 	DeviceFactsTooOld       Reason = "device_facts_too_old"
 	DeviceSourceUnavailable Reason = "device_source_unavailable"
-	DeviceCertInvalid       Reason = "device_certificate_invalid"
 	DeviceMismatch          Reason = "device_mismatch"
+	DeviceOfAnotherUser     Reason = "device_of_another_user"
+	DeviceClaimMissing      Reason = "device_claim_missing"
+)
+
+// Reasons about the certificate a device shows.
+const (
+	DeviceCertMissing       Reason = "device_certificate_missing"
+	DeviceCertInvalid       Reason = "device_certificate_invalid"
+	DeviceCertAuthority     Reason = "device_certificate_unknown_authority"
+	DeviceCertPurpose       Reason = "device_certificate_wrong_purpose"
+	DeviceCertExpired       Reason = "device_certificate_expired"
+	DeviceCertNotYetValid   Reason = "device_certificate_not_yet_valid"
+	DeviceCertRevoked       Reason = "device_certificate_revoked"
+	DeviceCertStatusUnknown Reason = "device_certificate_status_unknown"
+	DeviceCertForged        Reason = "device_certificate_forged"
 )
 
 // Reasons of the policy.
@@ -160,8 +174,19 @@ var infos = map[Reason]Info{
 	DeviceFactMissing:       {http.StatusForbidden, "Something is not known about this device", "The device management does not report a fact that this application needs.", "Ask your IT department to complete the record."},
 	DeviceFactsTooOld:       {http.StatusForbidden, "What is known about this device is too old", "Your device has not reported to the device management recently.", "Connect the device to the network, let it synchronise, then try again."},
 	DeviceSourceUnavailable: {http.StatusForbidden, "The device cannot be checked right now", "The device management cannot be reached.", "Try again in a few minutes."},
-	DeviceCertInvalid:       {http.StatusForbidden, "The device certificate is not accepted", "The certificate that your device presented is expired, revoked or not issued for this purpose.", "Renew the certificate with your IT department."},
 	DeviceMismatch:          {http.StatusForbidden, "The device is not the one it claims to be", "Two proofs of the device's identity name different devices.", "Log out and in again on this device. If it persists, tell your IT department."},
+	DeviceOfAnotherUser:     {http.StatusForbidden, "This device belongs to someone else", "The device management names another person as the owner of this device.", "Use your own device, or log in as the person this device belongs to. If it has changed hands, tell your IT department."},
+	DeviceClaimMissing:      {http.StatusForbidden, "Your login does not name this device", "This application needs your identity provider to confirm the device, and your login does not say which one you use.", "Log out and in again with the browser profile that your IT department set up on this device."},
+
+	DeviceCertMissing:       {http.StatusForbidden, "A device certificate is needed", "This application is open to devices that prove themselves with a certificate, and yours showed none that is known.", "Choose the certificate of this device when the browser asks. If it does not ask, tell your IT department."},
+	DeviceCertInvalid:       {http.StatusForbidden, "The device certificate is not accepted", "The certificate that your device presented cannot be verified.", "Renew the certificate with your IT department."},
+	DeviceCertAuthority:     {http.StatusForbidden, "The device certificate is of an unknown authority", "The certificate that your device presented was not issued by the authority of your organisation's devices.", "Choose the certificate of this device when the browser asks, or have one issued by your IT department."},
+	DeviceCertPurpose:       {http.StatusForbidden, "The certificate is not one of a device", "The certificate that your device presented was issued for another purpose.", "Choose the certificate of this device when the browser asks, or have one issued by your IT department."},
+	DeviceCertExpired:       {http.StatusForbidden, "The device certificate has expired", "The certificate that your device presented is no longer valid.", "Renew the certificate with your IT department."},
+	DeviceCertNotYetValid:   {http.StatusForbidden, "The device certificate is not valid yet", "The certificate that your device presented becomes valid in the future.", "Try again later. If the certificate should be valid already, tell your IT department."},
+	DeviceCertRevoked:       {http.StatusForbidden, "The device certificate was revoked", "The authority that issued the certificate of your device has taken it back.", "If the device is in your hands, have a new certificate issued by your IT department."},
+	DeviceCertStatusUnknown: {http.StatusForbidden, "The device certificate cannot be checked right now", "It is not known whether the certificate of your device is still good, because its authority does not say so.", "Try again in a few minutes."},
+	DeviceCertForged:        {http.StatusForbidden, "This is no proof of a device", "The request carries a certificate in a header, from a sender that may not vouch for devices.", "Use your managed device directly. If you see this in front of one, tell your IT department."},
 
 	NotAllowed:    {http.StatusForbidden, "You do not have access", "No rule of this application allows what you asked for.", "Use another account, or ask the owner of the application for access."},
 	GroupsUnknown: {http.StatusForbidden, "Your groups are not known", "Your identity provider did not say which groups you belong to, because there are too many.", "Ask your IT department to limit the groups it sends to this application."},
@@ -204,7 +229,9 @@ func (r Reason) AboutDevice() bool {
 	switch r {
 	case DeviceMissing, DeviceUnknown, DeviceNotManaged, DeviceNotCompliant, DeviceNotEncrypted,
 		DeviceJailbroken, DeviceAtRisk, DeviceOSTooOld, DeviceFactMissing, DeviceFactsTooOld,
-		DeviceSourceUnavailable, DeviceCertInvalid, DeviceMismatch:
+		DeviceSourceUnavailable, DeviceMismatch, DeviceOfAnotherUser, DeviceClaimMissing,
+		DeviceCertMissing, DeviceCertInvalid, DeviceCertAuthority, DeviceCertPurpose, DeviceCertExpired,
+		DeviceCertNotYetValid, DeviceCertRevoked, DeviceCertStatusUnknown, DeviceCertForged:
 		return true
 	}
 	return false

@@ -108,6 +108,12 @@ type SomeDevice struct {
 	Jailbroken *Tri `yaml:"jailbroken"`
 	// Risk is how endangered it is: none, low, medium or high.
 	Risk *Risk `yaml:"risk"`
+	// Owned is whether it belongs to the visitor.
+	Owned *Tri `yaml:"owned"`
+	// ByCertificate is whether its certificate named it.
+	ByCertificate *Tri `yaml:"by_certificate"`
+	// ByClaim is whether a claim of the identity provider named it.
+	ByClaim *Tri `yaml:"by_claim"`
 	// OS is its operating system: android, chromeos, ios, linux, macos or windows.
 	OS string `yaml:"os"`
 	// OSVersion is the version of the operating system.
@@ -143,6 +149,7 @@ func (d *SomeDevice) Over(dev Device, at time.Time) Device {
 	for _, fact := range []struct{ to, from *Tri }{
 		{&dev.Known, d.Known}, {&dev.Managed, d.Managed}, {&dev.Compliant, d.Compliant},
 		{&dev.DiskEncrypted, d.DiskEncrypted}, {&dev.Jailbroken, d.Jailbroken},
+		{&dev.Owned, d.Owned}, {&dev.ByCertificate, d.ByCertificate}, {&dev.ByClaim, d.ByClaim},
 	} {
 		if fact.from != nil {
 			*fact.to = *fact.from

@@ -129,7 +129,8 @@ func newNeedView(need access.Need, headline access.Reason, now time.Time) needVi
 		view.Text, view.Cure = "", ""
 	}
 	switch need.Reason {
-	case access.DeviceUnknown, access.DeviceNotManaged, access.DeviceNotCompliant, access.DeviceNotEncrypted, access.DeviceJailbroken, access.DeviceAtRisk:
+	case access.DeviceUnknown, access.DeviceNotManaged, access.DeviceNotCompliant, access.DeviceNotEncrypted, access.DeviceJailbroken, access.DeviceAtRisk,
+		access.DeviceOfAnotherUser, access.DeviceCertMissing, access.DeviceClaimMissing:
 		view.Want, view.Got = "", "" // the title says it in words: "disk_encrypted, no" would not help
 	case access.DeviceFactMissing:
 		view.Want = strings.ReplaceAll(view.Want, "_", " ")
