@@ -226,7 +226,7 @@ func (e *expression) eval(req *access.Request) (bool, error) {
 		return false, errors.New("the provider withheld groups")
 	}
 	if e.device {
-		switch reason, _, _ := e.fresh.credible(&req.Device, req.Time); reason {
+		switch e.fresh.credible(&req.Device, req.Time) {
 		case access.DeviceFactsTooOld, access.DeviceSourceUnavailable:
 			return false, errors.New("the facts about the device are too old")
 		}

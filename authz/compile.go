@@ -31,7 +31,8 @@ type Policy struct {
 	version   string
 	routes    map[string]*route
 	providers map[string]struct{}
-	profiles  map[string]*profile
+	ladder    ladder
+	profiles  map[string]*profile // tiers included
 	notes     []Note
 }
 
@@ -77,6 +78,7 @@ type route struct {
 	// demands are most specific first, so that the most specific profile is the
 	// one a visitor is told about.
 	demands []demand
+	ladder  ladder
 	groups  []*group // mentioned by the rules, sorted by name
 }
 
@@ -119,15 +121,17 @@ type compiler struct {
 	faults   access.Faults
 	groups   map[string]*group
 	profiles map[string]*profile
+	ladder   ladder
 	notes    []Note
 }
 
 func (c *compiler) compile() *Policy {
 	c.compileGroups()
 	c.profiles = compileProfiles(c.in.Devices, c.faults.At("devices"))
+	c.ladder = compileTiers(c.in.Devices, c.profiles, c.faults.At("devices.tiers"))
 	c.checkRequire(c.in.Defaults.Require, c.faults.At("defaults.require"))
 
-	p := &Policy{version: c.in.Version, routes: map[string]*route{}, providers: map[string]struct{}{}, profiles: c.profiles}
+	p := &Policy{version: c.in.Version, routes: map[string]*route{}, providers: map[string]struct{}{}, ladder: c.ladder, profiles: c.profiles}
 	for _, id := range c.in.Providers {
 		p.providers[id] = struct{}{}
 	}
@@ -199,7 +203,7 @@ func (c *compiler) checkProvider(id string, f access.Faults) {
 func (c *compiler) checkRequire(r access.Require, f access.Faults) (*profile, access.LoginRequire) {
 	device := c.profiles[r.Device]
 	if r.Device != "" && device == nil {
-		f.At("device").Add(didYouMean(r.Device, keys(c.in.Devices.Profiles)), "unknown device profile %q", r.Device)
+		f.At("device").Add(didYouMean(r.Device, keys(c.profiles)), "unknown device profile or tier %q", r.Device)
 	}
 	login := f.At("login")
 	if i := slices.Index(r.Login.ACR, ""); i >= 0 {

@@ -13,7 +13,7 @@ import (
 
 // route compiles one route. Paths of notes and demands begin with path.
 func (c *compiler) route(src *access.Route, path string, f access.Faults) *route {
-	rt := &route{id: src.ID}
+	rt := &route{id: src.ID, ladder: c.ladder}
 	checkName(f.At("id"), "route", src.ID)
 	if src.Provider != "" {
 		c.checkProvider(src.Provider, f.At("provider"))

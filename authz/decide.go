@@ -43,7 +43,7 @@ func (p *Policy) walk(req *access.Request, rec *recorder) access.Decision {
 		return access.Decision{Reason: access.NoRoute, Policy: p.version}
 	}
 	d := p.judge(rt, req, rec)
-	d.Policy = p.version
+	d.Policy, d.Tier = p.version, p.ladder.nameOf(&req.Device, req.Time)
 	return d
 }
 
@@ -189,6 +189,7 @@ func (rt *route) missing(req *access.Request, rec *recorder) []access.Need {
 		}
 		gap.check(&d.login, &req.Identity.Login, req.Time)
 	}
+	gap.checkSession(rt.ladder.session(req), req)
 	if gap != (loginGap{}) {
 		needs = append(needs, gap.needs(rt.loginDemand(req), req)...)
 	}
@@ -207,12 +208,16 @@ func (d *demand) applies(req *access.Request) bool {
 	return true
 }
 
-// loginDemand is all that the route demands of a login for this request.
+// loginDemand is all that is demanded of a login for this request, by the route
+// and by the tier of the device.
 func (rt *route) loginDemand(req *access.Request) (ask access.LoginRequire) {
 	for i := range rt.demands {
 		if d := &rt.demands[i]; d.applies(req) {
 			ask = d.login.And(ask)
 		}
+	}
+	if t := rt.ladder.session(req); t != nil {
+		ask = ask.And(access.LoginRequire{MaxAge: access.Duration(t.session)})
 	}
 	return ask
 }

@@ -13,6 +13,8 @@ type Tree struct {
 	Decision access.Decision `json:"decision"`
 	// Rules are all rules of the route: public, deny, allow.
 	Rules []TreeRule `json:"rules,omitempty"`
+	// Tier is how far the device is trusted. Nil: there are no tiers.
+	Tier *TreeTier `json:"tier,omitempty"`
 	// Requires are all demands of the route.
 	Requires []TreeRequire `json:"requires,omitempty"`
 	// Change is the smallest change that would allow the request, one step each.
@@ -66,6 +68,22 @@ type TreeRequire struct {
 	Missing []TreeCondition `json:"missing,omitempty"`
 }
 
+// TreeTier is the trust tier of the device, and what keeps it from a higher one.
+type TreeTier struct {
+	// Tier is empty for a device in no tier.
+	Tier string `json:"tier"`
+	// Session is how old a login may be there. Empty: there is no limit.
+	Session string `json:"session,omitempty"`
+	// Higher are the tiers above, the next one first.
+	Higher []TreeStep `json:"higher,omitempty"`
+}
+
+// TreeStep is a tier the device is not in, with what it lacks.
+type TreeStep struct {
+	Tier    string          `json:"tier"`
+	Missing []TreeCondition `json:"missing"`
+}
+
 // Explain decides exactly as Decide does, by the same walk, and tells why.
 func (p *Policy) Explain(req *access.Request) (access.Decision, *Tree) {
 	rec := &recorder{rules: map[*rule]TreeRule{}, conditions: map[*rule][]TreeCondition{}}
@@ -84,6 +102,7 @@ func (p *Policy) Explain(req *access.Request) (access.Decision, *Tree) {
 	for _, r := range rt.all() {
 		tree.Rules = append(tree.Rules, rec.rules[r])
 	}
+	tree.Tier = p.ladder.explain(req)
 	tree.Requires = rec.demands
 	tree.Change = rec.change(p, rt, req, d)
 	return d, tree
@@ -133,12 +152,35 @@ func (rec *recorder) demand(d *demand, applies bool, req *access.Request) {
 		var gap loginGap
 		gap.check(&d.login, &req.Identity.Login, req.Time)
 		line.Result = Hit
-		for _, need := range append(needs, gap.needs(d.login, req)...) {
+		line.Missing = conditionsOf(append(needs, gap.needs(d.login, req)...))
+		if len(line.Missing) > 0 {
 			line.Result = Miss
-			line.Missing = append(line.Missing, TreeCondition{Condition: string(need.Reason), Result: Miss, Want: need.Want, Got: need.Got})
 		}
 	}
 	rec.demands = append(rec.demands, line)
+}
+
+func conditionsOf(needs []access.Need) (list []TreeCondition) {
+	for _, need := range needs {
+		list = append(list, TreeCondition{Condition: string(need.Reason), Result: Miss, Want: need.Want, Got: need.Got})
+	}
+	return list
+}
+
+// explain tells the tier of a request's device and why it is in no higher one.
+func (l ladder) explain(req *access.Request) *TreeTier {
+	if len(l) == 0 {
+		return nil
+	}
+	at := l.of(&req.Device, req.Time)
+	t := &TreeTier{Tier: l.nameOf(&req.Device, req.Time)}
+	if limit := l.session(req); limit != nil {
+		t.Session = span(limit.session)
+	}
+	for i := at + 1; i < len(l); i++ {
+		t.Higher = append(t.Higher, TreeStep{Tier: l[i].name, Missing: conditionsOf(l[i].missing(req, nil))})
+	}
+	return t
 }
 
 func (rec *recorder) missing(needs []access.Need) {
@@ -204,7 +246,7 @@ func (rec *recorder) change(p *Policy, rt *route, req *access.Request, d access.
 	}
 	for _, need := range rec.needs {
 		step := string(need.Reason)
-		if need.Profile != "" {
+		if need.Profile != "" && need.Reason.AboutDevice() {
 			step = "for device profile " + need.Profile + ": " + step
 		}
 		steps = append(steps, step+" "+wantGot(need.Want, need.Got))

@@ -35,6 +35,9 @@ func (t *Tree) WriteText(w io.Writer, color bool) error {
 			p.condition(c, deny == (c.Result != Miss))
 		}
 	}
+	if t.Tier != nil {
+		p.tier(t.Tier)
+	}
 	if len(t.Requires) > 0 {
 		p.line("")
 	}
@@ -64,6 +67,22 @@ func (t *Tree) WriteText(w io.Writer, color bool) error {
 	}
 	_, err := io.WriteString(w, p.text.String())
 	return err
+}
+
+// tier prints the trust tier of the device and what the higher ones lack.
+func (p *printer) tier(t *TreeTier) {
+	line := "device tier  " + p.paint(t.Tier == "", printable(orNone(t.Tier)))
+	if t.Session != "" {
+		line += "  (a login lasts " + t.Session + ")"
+	}
+	p.line("")
+	p.line("%s", line)
+	for _, step := range t.Higher {
+		p.line("  not in %s", printable(step.Tier))
+		for _, c := range step.Missing {
+			p.condition(c, true)
+		}
+	}
 }
 
 type printer struct {

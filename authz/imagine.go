@@ -40,6 +40,9 @@ func (p *Policy) Device(like string, at time.Time) (access.Device, bool) {
 	for _, c := range wanted.checks {
 		show(&dev, c.name)
 	}
+	if len(wanted.sources) > 0 {
+		dev.Source = wanted.sources[0]
+	}
 	if systems := keys(wanted.minOS); len(systems) > 0 {
 		dev.OS, dev.OSVersion = systems[0], wanted.minOS[systems[0]]
 	}

@@ -8,7 +8,11 @@ import (
 
 // loginGap tells which parts of the route's login demands are not met, each with
 // the demand that is not.
-type loginGap struct{ acr, phishing, amr, age *access.LoginRequire }
+type loginGap struct {
+	acr, phishing, amr, age *access.LoginRequire
+	// session is the trust tier whose session is over.
+	session *tier
+}
 
 // check adds what the login lacks for one demand.
 func (g *loginGap) check(ask *access.LoginRequire, login *access.Login, now time.Time) {
@@ -23,6 +27,18 @@ func (g *loginGap) check(ask *access.LoginRequire, login *access.Login, now time
 		case reason == access.LoginTooOld && (g.age == nil || ask.MaxAge < g.age.MaxAge):
 			g.age = ask
 		}
+	}
+}
+
+// checkSession adds the tier if the login is older than its session. Nil limits
+// nothing.
+func (g *loginGap) checkSession(t *tier, req *access.Request) {
+	if t == nil {
+		return
+	}
+	ask := access.LoginRequire{MaxAge: access.Duration(t.session)}
+	if !req.Identity.Login.Satisfies(&ask, req.Time) {
+		g.session = t
 	}
 }
 
@@ -41,6 +57,10 @@ func (g *loginGap) needs(merged access.LoginRequire, req *access.Request) (needs
 	}
 	if g.age != nil {
 		needs = append(needs, access.Need{Reason: access.LoginTooOld, Login: merged, Want: span(g.age.MaxAge.Std()), Got: age(login.Time, req.Time)})
+	}
+	if g.session != nil {
+		needs = append(needs, access.Need{Reason: access.SessionTooOld, Profile: g.session.name, Login: merged,
+			Want: span(g.session.session), Got: age(login.Time, req.Time)})
 	}
 	return needs
 }

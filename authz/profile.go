@@ -42,7 +42,8 @@ var deviceChecks = []check{
 // operatingSystems are the names min_os may list.
 var operatingSystems = []string{"android", "chromeos", "ios", "linux", "macos", "windows"}
 
-// A profile is a device profile with all it includes.
+// A profile is a device profile, or what a trust tier asks for, with all it
+// includes.
 type profile struct {
 	name   string
 	checks []profileCheck
@@ -52,7 +53,9 @@ type profile struct {
 	// maxAge is the strictest age that the profile, what it includes and the
 	// policy ask for; never zero.
 	maxAge time.Duration
-	fix    string
+	// sources are the inventories that count. Nil: all.
+	sources []string
+	fix     string
 	// useLastKnown is how long facts count after their inventory went away.
 	useLastKnown time.Duration
 }
@@ -61,6 +64,53 @@ type profile struct {
 type profileCheck struct {
 	*check
 	fix string
+	// grace is how long a failure of it is tolerated.
+	grace time.Duration
+}
+
+// result is the answer to a check: Yes passes, also where a failure is tolerated.
+func (c *profileCheck) result(dev *access.Device, now time.Time) access.Tri {
+	switch fact := c.fact(dev); {
+	case fact == c.pass:
+		return access.Yes
+	case fact != access.Yes && fact != access.No:
+		return access.Unknown
+	case c.grace > 0 && now.Before(c.graceEnds(dev)) && within(dev.NonCompliantSince, now, c.grace):
+		return access.Yes
+	}
+	return access.No
+}
+
+// graceEnds is when a failure stops being tolerated, the zero time if it never
+// was. A failure that nobody saw begin is not.
+func (c *profileCheck) graceEnds(dev *access.Device) time.Time {
+	if c.grace == 0 || dev.NonCompliantSince.IsZero() || c.fact(dev) == c.pass {
+		return time.Time{}
+	}
+	ends := dev.NonCompliantSince.Add(c.grace)
+	if until := dev.GraceUntil; !until.IsZero() && until.Before(ends) {
+		ends = until
+	}
+	return ends
+}
+
+// holds reports whether the device passes. It allocates nothing, and says what
+// missing says.
+func (p *profile) holds(dev *access.Device, now time.Time) bool {
+	if p.credible(dev, now) != "" {
+		return false
+	}
+	for i := range p.checks {
+		if p.checks[i].result(dev, now) != access.Yes {
+			return false
+		}
+	}
+	return p.outdated(dev) == "" && p.accepts(dev.Source)
+}
+
+// accepts reports whether the word of an inventory counts.
+func (p *profile) accepts(source string) bool {
+	return p.sources == nil || slices.Contains(p.sources, source)
 }
 
 // missing appends what the device lacks for the profile, nothing if it passes.
@@ -69,47 +119,63 @@ type profileCheck struct {
 // need: naming every fact that follows from it would only hide the cure.
 func (p *profile) missing(req *access.Request, needs []access.Need) []access.Need {
 	dev := &req.Device
-	if reason, want, got := p.credible(dev, req.Time); reason != "" {
+	if reason := p.credible(dev, req.Time); reason != "" {
+		want, got := p.doubt(reason, dev, req.Time)
 		return addNeed(needs, p.need(dev, reason, want, got, p.fix))
 	}
 	for i := range p.checks {
 		c := &p.checks[i]
-		switch fact := c.fact(dev); {
-		case fact == c.pass:
-		case fact == access.Yes, fact == access.No:
-			needs = addNeed(needs, p.need(dev, c.reason, c.name, fact.String(), c.fix))
+		switch c.result(dev, req.Time) {
+		case access.Yes:
+		case access.No:
+			needs = addNeed(needs, p.need(dev, c.reason, c.name, c.fact(dev).String(), c.fix))
 		default:
 			needs = addNeed(needs, p.need(dev, access.DeviceFactMissing, c.name, "unknown", c.fix))
 		}
 	}
-	if reason, want, got := p.outdated(dev); reason != "" {
+	if reason := p.outdated(dev); reason != "" {
+		want, got := p.versions(dev)
 		needs = addNeed(needs, p.need(dev, reason, want, got, p.minOSFix))
+	}
+	if !p.accepts(dev.Source) {
+		needs = addNeed(needs, p.need(dev, access.DeviceSourceNotAccepted, anyOf(p.sources), orUnknown(dev.Source), p.fix))
 	}
 	return needs
 }
 
 // credible asks whether the facts about the device may be believed at all. It
 // returns an empty reason if they may.
-func (p *profile) credible(dev *access.Device, now time.Time) (reason access.Reason, want, got string) {
+func (p *profile) credible(dev *access.Device, now time.Time) access.Reason {
 	failing := dev.SourceFailingSince
 	switch {
 	case dev.Problem != "":
-		return dev.Problem, "", ""
+		return dev.Problem
 	case dev.ID == "":
-		return access.DeviceMissing, "", ""
+		return access.DeviceMissing
 	case dev.Known == access.No:
-		return access.DeviceUnknown, "known", "no"
+		return access.DeviceUnknown
 	case dev.Known != access.Yes && dev.Source == "" && !failing.IsZero():
 		// Nobody can say whether the inventory would know the device.
-		return access.DeviceSourceUnavailable, "", ""
+		return access.DeviceSourceUnavailable
 	case dev.Known != access.Yes && dev.Source == "":
-		return access.DeviceUnknown, "known", "unknown"
+		return access.DeviceUnknown
 	case !failing.IsZero() && !within(failing, now, p.useLastKnown):
-		return access.DeviceSourceUnavailable, "", ""
+		return access.DeviceSourceUnavailable
 	case dev.SeenAt.IsZero() || !within(dev.SeenAt, now, p.maxAge):
-		return access.DeviceFactsTooOld, span(p.maxAge), age(dev.SeenAt, now)
+		return access.DeviceFactsTooOld
 	}
-	return "", "", ""
+	return ""
+}
+
+// doubt puts a reason of credible into values.
+func (p *profile) doubt(reason access.Reason, dev *access.Device, now time.Time) (want, got string) {
+	switch reason {
+	case access.DeviceUnknown:
+		return "known", dev.Known.String()
+	case access.DeviceFactsTooOld:
+		return span(p.maxAge), age(dev.SeenAt, now)
+	}
+	return "", ""
 }
 
 // within reports whether t lies at most limit before now, and not in the future
@@ -118,25 +184,40 @@ func within(t, now time.Time, limit time.Duration) bool {
 	return limit > 0 && now.Sub(t) <= limit && t.Sub(now) <= futureSlack
 }
 
-// outdated asks whether the operating system is too old.
-func (p *profile) outdated(dev *access.Device) (reason access.Reason, want, got string) {
+// outdated asks whether the operating system is too old. It returns an empty
+// reason if it is not.
+func (p *profile) outdated(dev *access.Device) access.Reason {
 	if p.minOS == nil {
-		return "", "", ""
+		return ""
 	}
 	if dev.OS == "" {
-		return access.DeviceFactMissing, "os", "unknown"
+		return access.DeviceFactMissing
 	}
 	oldest, listed := p.minOS[dev.OS]
 	if !listed {
-		return access.DeviceOSTooOld, p.systems(), dev.OS
+		return access.DeviceOSTooOld
 	}
 	switch order, ok := compareVersions(dev.OSVersion, oldest); {
 	case !ok:
-		return access.DeviceFactMissing, "os_version", orUnknown(dev.OSVersion)
+		return access.DeviceFactMissing
 	case order < 0:
-		return access.DeviceOSTooOld, oldest, dev.OSVersion
+		return access.DeviceOSTooOld
 	}
-	return "", "", ""
+	return ""
+}
+
+// versions puts a reason of outdated into values.
+func (p *profile) versions(dev *access.Device) (want, got string) {
+	oldest, listed := p.minOS[dev.OS]
+	switch {
+	case dev.OS == "":
+		return "os", "unknown"
+	case !listed:
+		return p.systems(), dev.OS
+	case p.outdated(dev) == access.DeviceFactMissing:
+		return "os_version", orUnknown(dev.OSVersion)
+	}
+	return oldest, dev.OSVersion
 }
 
 // systems lists the accepted systems: "ios 17 or macos 15.5".
@@ -178,70 +259,11 @@ func addNeed(needs []access.Need, more access.Need) []access.Need {
 	return append(needs, more)
 }
 
-// Bounds on versions; real ones have up to four parts of up to five digits.
-const (
-	maxVersionParts  = 8
-	maxVersionDigits = 9
-)
-
-// compareVersions compares dotted numbers part by part, as numbers; parts that
-// are not written are zero. It fails where one of them is anything else.
-func compareVersions(a, b string) (order int, ok bool) {
-	for range maxVersionParts {
-		var x, y int
-		var okA, okB bool
-		x, a, okA = versionPart(a)
-		y, b, okB = versionPart(b)
-		switch {
-		case !okA || !okB:
-			return 0, false
-		case order == 0 && x != y:
-			order = 1
-			if x < y {
-				order = -1
-			}
-		}
-		if a == "" && b == "" {
-			return order, true
-		}
-		// An exhausted version goes on as zero.
-		a, b = orZero(a), orZero(b)
-	}
-	return 0, false
-}
-
-func orZero(version string) string {
-	if version == "" {
-		return "0"
-	}
-	return version
-}
-
-// versionPart splits the first number off a version: "10.0.9" into 10 and "0.9".
-func versionPart(version string) (n int, rest string, ok bool) {
-	part, rest, more := strings.Cut(version, ".")
-	if part == "" || len(part) > maxVersionDigits || more && rest == "" {
-		return 0, "", false
-	}
-	for _, c := range []byte(part) {
-		if c < '0' || c > '9' {
-			return 0, "", false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n, rest, true
-}
-
-// validVersion reports whether a version is dotted numbers.
-func validVersion(version string) bool {
-	_, ok := compareVersions(version, "0")
-	return ok
-}
-
-// compileProfiles flattens all profiles. A profile with a fault is in the result
-// too, so that a route that names it is not reported as well.
+// compileProfiles flattens all profiles, and tiers, which are profiles that
+// include the tier below. One with a fault is in the result too, so that a route
+// that names it is not reported as well.
 func compileProfiles(policy access.DevicePolicy, f access.Faults) map[string]*profile {
-	c := profileCompiler{policy: policy, faults: f.At("profiles"), done: map[string]*profile{}}
+	c := profileCompiler{policy: policy, sources: map[string]profileSource{}, done: map[string]*profile{}}
 	if policy.MaxAge < 0 {
 		f.At("max_age").Add("write 24h", "a negative duration")
 	}
@@ -249,6 +271,10 @@ func compileProfiles(policy access.DevicePolicy, f access.Faults) map[string]*pr
 		f.At("on_unavailable.use_last_known").Add("write 1h", "a negative duration")
 	}
 	for _, name := range keys(policy.Profiles) {
+		c.sources[name] = profileSource{policy.Profiles[name], "profile", "", f.At("profiles").At("%s", name)}
+	}
+	c.addTiers(f.At("tiers"))
+	for _, name := range keys(c.sources) {
 		c.compile(name)
 	}
 	return c.done
@@ -260,37 +286,51 @@ func freshness(policy access.DevicePolicy) *profile {
 }
 
 type profileCompiler struct {
-	policy access.DevicePolicy
-	faults access.Faults
-	done   map[string]*profile
+	policy  access.DevicePolicy
+	sources map[string]profileSource
+	done    map[string]*profile
 	// path is the chain of profiles being compiled, to notice cycles.
 	path []string
+}
+
+// profileSource is a profile or a tier as the configuration writes it.
+type profileSource struct {
+	access.Profile
+	kind   string // "profile" or "tier"
+	below  string // the tier it includes
+	faults access.Faults
 }
 
 func (c *profileCompiler) compile(name string) *profile {
 	if p := c.done[name]; p != nil {
 		return p
 	}
-	source, f := c.policy.Profiles[name], c.faults.At("%s", name)
+	source := c.sources[name]
+	f := source.faults
 	policyAge := c.policy.MaxAge.Or(defaultMaxAge)
 	p := &profile{
 		name: name, fix: source.Fix, minOSFix: source.Fix,
 		maxAge:       source.MaxAge.Or(policyAge),
+		sources:      slices.Clone(source.Sources),
 		useLastKnown: c.policy.OnUnavailable.UseLastKnown.Std(),
 	}
-	checkName(f, "profile", name)
+	checkName(f, source.kind, name)
 	if p.maxAge < 0 {
 		f.At("max_age").Add("write 24h", "a negative duration")
 	}
+	if source.Grace < 0 {
+		f.At("grace").Add("write 4h", "a negative duration")
+	}
 	if p.maxAge > policyAge {
 		f.At("max_age").Add("raise devices.max_age and tighten the other profiles",
-			"%s is longer than devices.max_age, %s; a profile may only tighten it", span(p.maxAge), span(policyAge))
+			"%s is longer than devices.max_age, %s; a %s may only tighten it", span(p.maxAge), span(policyAge), source.kind)
 	}
 	if source.Fix != "" && !webPage(source.Fix) {
 		f.At("fix").Add("write https://…", "%q is no web address", source.Fix)
 	}
-	if len(source.All) == 0 && len(source.MinOS) == 0 {
-		f.Add("list checks under all", "the profile asks for nothing")
+	onlyFresher := source.below != "" && (source.MaxAge > 0 || len(source.Sources) > 0)
+	if len(source.All) == 0 && len(source.MinOS) == 0 && !onlyFresher {
+		f.Add("list checks under all", "the %s asks for nothing", source.kind)
 	}
 
 	c.path = append(c.path, name)
@@ -298,7 +338,11 @@ func (c *profileCompiler) compile(name string) *profile {
 	for i, item := range source.All {
 		c.include(p, item, f.At("all[%d]", i))
 	}
+	if source.below != "" {
+		c.includeProfile(p, source.below, f.At("all"))
+	}
 	c.path = c.path[:len(c.path)-1]
+	c.checkGrace(p, source, f.At("grace"))
 
 	for i := range p.checks {
 		if p.checks[i].fix == "" {
@@ -310,6 +354,20 @@ func (c *profileCompiler) compile(name string) *profile {
 	}
 	c.done[name] = p
 	return p
+}
+
+// checkGrace reports a grace that would tolerate nothing.
+func (c *profileCompiler) checkGrace(p *profile, source profileSource, f access.Faults) {
+	if source.Grace <= 0 {
+		return
+	}
+	i := slices.IndexFunc(p.checks, func(have profileCheck) bool { return have.reason == access.DeviceNotCompliant })
+	switch {
+	case i < 0 || !slices.Contains(source.All, p.checks[i].name):
+		f.Add("add compliant to all", "grace is for the check compliant, which this %s does not list", source.kind)
+	case p.checks[i].grace < source.Grace.Std():
+		f.Add("allow as much in what it includes", "%s does not hold, since something it includes asks for compliant with less", span(source.Grace.Std()))
+	}
 }
 
 func checkNames() []string {
@@ -324,15 +382,23 @@ func checkNames() []string {
 // A profile may be named like a check and then stands for it everywhere, except
 // in itself: `managed: {all: [managed, compliant]}` makes "managed" stricter.
 func (c *profileCompiler) include(p *profile, item string, f access.Faults) {
-	_, isProfile := c.policy.Profiles[item]
+	_, isProfile := c.sources[item]
 	if i := slices.Index(checkNames(), item); i >= 0 && (!isProfile || item == p.name) {
-		p.add(profileCheck{&deviceChecks[i], p.fix})
+		one := profileCheck{check: &deviceChecks[i], fix: p.fix}
+		if one.reason == access.DeviceNotCompliant {
+			one.grace = c.sources[p.name].Grace.Std()
+		}
+		p.add(one)
 		return
 	}
 	if !isProfile {
-		f.Add(didYouMean(item, slices.Concat(checkNames(), keys(c.policy.Profiles))), "%q is neither a check nor a profile", item)
+		f.Add(didYouMean(item, slices.Concat(checkNames(), keys(c.sources))), "%q is neither a check nor a profile", item)
 		return
 	}
+	c.includeProfile(p, item, f)
+}
+
+func (c *profileCompiler) includeProfile(p *profile, item string, f access.Faults) {
 	if i := slices.Index(c.path, item); i >= 0 {
 		f.Add("remove one of them", "the profiles include each other: %s", strings.Join(append(slices.Clone(c.path[i:]), item), " → "))
 		return
@@ -342,6 +408,14 @@ func (c *profileCompiler) include(p *profile, item string, f access.Faults) {
 		p.add(check)
 	}
 	p.maxAge = min(p.maxAge, other.maxAge)
+	if p.sources == nil {
+		p.sources = other.sources
+	} else if other.sources != nil {
+		p.sources = slices.DeleteFunc(p.sources, func(id string) bool { return !slices.Contains(other.sources, id) })
+		if len(p.sources) == 0 {
+			f.Add("list an inventory that both name", "no inventory counts for both this and %q", item)
+		}
+	}
 	if other.minOS == nil {
 		return
 	}
@@ -350,17 +424,21 @@ func (c *profileCompiler) include(p *profile, item string, f access.Faults) {
 		return
 	}
 	if p.minOS = stricterOS(p.minOS, other.minOS); len(p.minOS) == 0 {
-		f.Add("list the same systems in both", "no operating system is accepted by this profile and by %q", item)
+		f.Add("list the same systems in both", "no operating system is accepted by both this and %q", item)
 	}
 }
 
+// add adds a check once, with the least grace anyone asks for.
 func (p *profile) add(c profileCheck) {
-	if !slices.ContainsFunc(p.checks, func(have profileCheck) bool { return have.check == c.check }) {
+	i := slices.IndexFunc(p.checks, func(have profileCheck) bool { return have.check == c.check })
+	if i < 0 {
 		p.checks = append(p.checks, c)
+		return
 	}
+	p.checks[i].grace = min(p.checks[i].grace, c.grace)
 }
 
-func (c *profileCompiler) minOS(p *profile, source access.Profile, f access.Faults) {
+func (c *profileCompiler) minOS(p *profile, source profileSource, f access.Faults) {
 	if len(source.MinOS) > 0 {
 		p.minOS = map[string]string{}
 	}

@@ -189,7 +189,9 @@ func TestNothingUnknownSatisfiesAProfile(t *testing.T) {
 		}
 		p := profiles[rapid.SampledFrom(keys(profiles)).Draw(t, "profile")]
 		req := &access.Request{Time: noon, Device: drawDevice(t)}
-		if len(p.missing(req, nil)) > 0 {
+		if holds := p.holds(&req.Device, noon); holds != (len(p.missing(req, nil)) == 0) {
+			t.Fatalf("%s: holds says %v, missing %+v", p.name, holds, p.missing(req, nil))
+		} else if !holds {
 			return
 		}
 		dev := &req.Device
@@ -214,13 +216,25 @@ func TestNothingUnknownSatisfiesAProfile(t *testing.T) {
 			"certificate":    func(d *access.Device) { d.ByCertificate = access.Unknown },
 			"claim":          func(d *access.Device) { d.ByClaim = access.Unknown },
 			"os_version":     func(d *access.Device) { d.OSVersion = "" },
+			"version words":  func(d *access.Device) { d.OSVersion = "Sequoia" },
+			"future":         func(d *access.Device) { d.SeenAt = noon.Add(time.Hour) },
+			"source gone":    func(d *access.Device) { d.SourceFailingSince = noon.Add(-2 * time.Hour) },
+			"impossible": func(d *access.Device) {
+				d.Known, d.Managed, d.Compliant, d.DiskEncrypted, d.Jailbroken, d.Risk, d.Owned, d.ByCertificate, d.ByClaim = 7, 7, 7, 7, 7, 77, 7, 7, 7
+			},
+			"grace unseen":  func(d *access.Device) { d.Compliant, d.NonCompliantSince = access.No, time.Time{} },
+			"grace over":    func(d *access.Device) { d.Compliant, d.NonCompliantSince = access.No, noon.Add(-time.Hour) },
+			"grace revoked": func(d *access.Device) { d.Compliant, d.NonCompliantSince, d.GraceUntil = access.No, noon, noon },
 		}
-		needed := []string{"id", "seen_at", "stale"}
+		needed := []string{"id", "seen_at", "stale", "future", "source gone"}
 		for _, c := range p.checks {
-			needed = append(needed, c.name)
+			needed = append(needed, c.name, "impossible")
+			if c.name == "compliant" {
+				needed = append(needed, "grace unseen", "grace over", "grace revoked")
+			}
 		}
 		if p.minOS != nil {
-			needed = append(needed, "os_version")
+			needed = append(needed, "os_version", "version words")
 		}
 		for _, fact := range needed {
 			worse := *req

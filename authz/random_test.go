@@ -68,7 +68,7 @@ func drawLoginRequire(t *rapid.T) (l access.LoginRequire) {
 }
 
 func drawRequire(t *rapid.T) access.Require {
-	return access.Require{Device: rapid.SampledFrom([]string{"", "", "p1", "p2", "p3"}).Draw(t, "device"), Login: drawLoginRequire(t)}
+	return access.Require{Device: rapid.SampledFrom([]string{"", "", "p1", "p2", "p3", "t1", "t2"}).Draw(t, "device"), Login: drawLoginRequire(t)}
 }
 
 func drawProfile(t *rapid.T, others ...string) (p access.Profile) {
@@ -77,12 +77,31 @@ func drawProfile(t *rapid.T, others ...string) (p access.Profile) {
 		p.MinOS = map[string]string{"macos": rapid.SampledFrom([]string{"14", "15"}).Draw(t, "macos")}
 	}
 	p.MaxAge = access.Duration(rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "profile age"))
+	if rapid.IntRange(0, 4).Draw(t, "sources") == 0 {
+		p.Sources = []string{"inv", "other"}
+	}
+	if len(others) == 0 && slices.Contains(p.All, "compliant") {
+		p.Grace = access.Duration(rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "grace"))
+	}
 	return p
+}
+
+// drawTiers draws a ladder of two, or none.
+func drawTiers(t *rapid.T) []access.Tier {
+	if rapid.IntRange(0, 3).Draw(t, "tiers") == 0 {
+		return []access.Tier{{Name: "t1", Profile: access.Profile{All: []string{"known"}}}, {Name: "t2", Profile: access.Profile{All: []string{"managed"}}}}
+	}
+	sessions := rapid.SampledFrom([][2]time.Duration{{0, 0}, {5 * time.Minute, 0}, {5 * time.Minute, time.Hour}}).Draw(t, "tier sessions")
+	return []access.Tier{
+		{Name: "t1", Profile: drawProfile(t), Session: access.Duration(sessions[0])},
+		{Name: "t2", Profile: drawProfile(t, "p2"), Session: access.Duration(sessions[1])},
+	}
 }
 
 func drawDevicePolicy(t *rapid.T) access.DevicePolicy {
 	return access.DevicePolicy{
 		Profiles:      map[string]access.Profile{"p1": drawProfile(t), "p2": drawProfile(t, "p1"), "p3": drawProfile(t, "p1", "p2")},
+		Tiers:         drawTiers(t),
 		MaxAge:        access.Duration(rapid.SampledFrom([]time.Duration{0, 2 * time.Hour}).Draw(t, "devices age")),
 		OnUnavailable: access.OnUnavailable{UseLastKnown: access.Duration(rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "last known"))},
 	}
@@ -145,6 +164,12 @@ func drawDevice(t *rapid.T) access.Device {
 		OS:        rapid.SampledFrom([]string{"macos", "macos", "linux", ""}).Draw(t, "os"),
 		OSVersion: rapid.SampledFrom([]string{"16", "15", "13", ""}).Draw(t, "version"),
 		SeenAt:    drawTime(t, "seen"),
+	}
+	if d.Compliant == access.No && rapid.Bool().Draw(t, "newly") {
+		d.NonCompliantSince = drawTime(t, "non-compliant since")
+		if rapid.IntRange(0, 3).Draw(t, "grace of the inventory") == 0 {
+			d.GraceUntil = drawTime(t, "grace until")
+		}
 	}
 	if rapid.IntRange(0, 4).Draw(t, "failing") == 0 {
 		d.SourceFailingSince = drawTime(t, "failing since")

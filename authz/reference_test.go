@@ -210,13 +210,49 @@ func (ref reference) requirements(rt access.Route, req *access.Request) (device,
 		login = access.AMRInsufficient
 	case age:
 		login = access.LoginTooOld
+	case ref.sessionOver(req):
+		login = access.SessionTooOld
 	}
 	return device, login
 }
 
+// source is a profile, or a tier as the profile it stands for.
+func (ref reference) source(name string) (access.Profile, bool) {
+	for i, tier := range ref.in.Devices.Tiers {
+		if tier.Name == name {
+			if i > 0 {
+				tier.All = append(slices.Clone(tier.All), ref.in.Devices.Tiers[i-1].Name)
+			}
+			return tier.Profile, true
+		}
+	}
+	p, ok := ref.in.Devices.Profiles[name]
+	return p, ok
+}
+
+// tier is the last tier that the device passes, -1 for none.
+func (ref reference) tier(req *access.Request) int {
+	at := -1
+	for i, tier := range ref.in.Devices.Tiers {
+		if ref.profile(tier.Name, req, ref.in.Devices.MaxAge.Or(24*time.Hour)) == "" {
+			at = i
+		}
+	}
+	return at
+}
+
+func (ref reference) sessionOver(req *access.Request) bool {
+	if len(ref.in.Devices.Tiers) == 0 || req.Identity.Kind == access.Service {
+		return false
+	}
+	limit := ref.in.Devices.Tiers[max(0, ref.tier(req))].Session.Std()
+	at := req.Identity.Login.Time
+	return limit > 0 && (at.IsZero() || at.Add(limit).Before(req.Time) || at.After(req.Time.Add(time.Minute)))
+}
+
 // profile returns the first reason why the device does not pass, by recursion.
 func (ref reference) profile(name string, req *access.Request, maxAge time.Duration) access.Reason {
-	source := ref.in.Devices.Profiles[name]
+	source, _ := ref.source(name)
 	dev := &req.Device
 	failing := dev.SourceFailingSince
 	if age := ref.strictestAge(name); age < maxAge {
@@ -251,6 +287,9 @@ func (ref reference) profile(name string, req *access.Request, maxAge time.Durat
 			access.DeviceAtRisk},
 		"owned": {dev.Owned, access.DeviceOfAnotherUser}, "certificate": {dev.ByCertificate, access.DeviceCertMissing}, "claim": {dev.ByClaim, access.DeviceClaimMissing},
 	}
+	since := dev.NonCompliantSince
+	tolerated := !since.IsZero() && !since.Add(source.Grace.Std()).Before(req.Time) && !since.After(req.Time.Add(5*time.Minute)) &&
+		(dev.GraceUntil.IsZero() || req.Time.Before(dev.GraceUntil)) && req.Time.Before(since.Add(source.Grace.Std()))
 	for _, item := range source.All {
 		fact, isCheck := facts[item]
 		switch {
@@ -260,12 +299,17 @@ func (ref reference) profile(name string, req *access.Request, maxAge time.Durat
 			}
 		case fact.have == access.Unknown:
 			return access.DeviceFactMissing
+		case fact.have == access.No && item == "compliant" && source.Grace > 0 && tolerated:
 		case fact.have == access.No:
 			return fact.reason
 		}
 	}
+	refused := access.Reason("")
+	if len(source.Sources) > 0 && !slices.Contains(source.Sources, dev.Source) {
+		refused = access.DeviceSourceNotAccepted
+	}
 	if len(source.MinOS) == 0 {
-		return ""
+		return refused
 	}
 	oldest, listed := source.MinOS[dev.OS]
 	var have, want int
@@ -282,15 +326,15 @@ func (ref reference) profile(name string, req *access.Request, maxAge time.Durat
 	if have < want {
 		return access.DeviceOSTooOld
 	}
-	return ""
+	return refused
 }
 
 // strictestAge is the least maximum age among a profile and all it includes.
 func (ref reference) strictestAge(name string) time.Duration {
-	source := ref.in.Devices.Profiles[name]
+	source, _ := ref.source(name)
 	age := source.MaxAge.Or(ref.in.Devices.MaxAge.Or(24 * time.Hour))
 	for _, item := range source.All {
-		if _, ok := ref.in.Devices.Profiles[item]; ok {
+		if _, ok := ref.source(item); ok && !slices.Contains(checkNames(), item) {
 			age = min(age, ref.strictestAge(item))
 		}
 	}
@@ -316,6 +360,13 @@ func TestDecideAgreesWithTheReference(t *testing.T) {
 			if d.Outcome != outcome || !sameKind(d.Reason, reason) || d.Rule != rule {
 				t.Fatalf("got %s %s %q, the reference says %s %s %q\n%+v\n%+v", d.Outcome, d.Reason, d.Rule, outcome, reason, rule, in.Routes, req)
 			}
+			wantTier := ""
+			if at := (reference{in}).tier(req); at >= 0 && d.Policy == in.Version && req.Fault == "" && d.Reason != access.NoRoute {
+				wantTier = in.Devices.Tiers[at].Name
+			}
+			if d.Tier != wantTier {
+				t.Fatalf("tier %q, the reference says %q: %+v", d.Tier, wantTier, req.Device)
+			}
 			if explained, tree := p.Explain(req); !reflect.DeepEqual(explained, d) {
 				t.Fatalf("Explain says %+v, Decide %+v", explained, d)
 			} else if (d.Outcome == access.Allow) != (len(tree.Change) == 0) {
@@ -329,7 +380,7 @@ func TestDecideAgreesWithTheReference(t *testing.T) {
 			cases[d.Reason]++
 		}
 	})
-	for _, reason := range []access.Reason{access.Allowed, access.PublicRoute, access.LoginRequired, access.DeniedByRule, access.NotAllowed, access.GroupsUnknown, access.DeviceMissing, access.LoginTooOld} {
+	for _, reason := range []access.Reason{access.Allowed, access.PublicRoute, access.LoginRequired, access.DeniedByRule, access.NotAllowed, access.GroupsUnknown, access.DeviceMissing, access.LoginTooOld, access.SessionTooOld} {
 		if cases[reason] == 0 {
 			t.Errorf("the random cases never reached %s: %v", reason, cases)
 		}

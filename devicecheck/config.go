@@ -150,8 +150,9 @@ func (s Source) same(other Source) bool { return reflect.DeepEqual(s, other) }
 // remote reports whether the inventory is asked over HTTP.
 func (s Source) remote() bool { return s.Type == "http" || s.Type == "fleet" || s.Type == "intune" }
 
-// Validate reports every mistake in sources and match. Profiles are compiled,
-// and thereby checked, by package authz.
+// Validate reports every mistake in sources and match, and sources that a
+// profile or tier names and that do not exist. Everything else about them is
+// checked by package authz, which compiles them.
 func (c Config) Validate(f access.Faults) {
 	seen := map[string]int{}
 	for n, s := range c.Sources {
@@ -162,6 +163,12 @@ func (c Config) Validate(f access.Faults) {
 			continue
 		}
 		seen[s.ID] = n
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
+		c.validateNamed(c.Profiles[name].Sources, f.At("profiles").At("%s", name))
+	}
+	for n, tier := range c.Tiers {
+		c.validateNamed(tier.Sources, f.At("tiers[%d]", n))
 	}
 	if len(c.Sources) > 0 && len(c.Match) == 0 {
 		f.At("match").Add("add match: [certificate.serial]", "match is empty, so no device can be found in the sources")
@@ -175,6 +182,19 @@ func (c Config) Validate(f access.Faults) {
 			at.Add("use certificate.fingerprint, certificate.serial, certificate.san, certificate.subject_cn or claim.NAME", "%s", err)
 		} else if slices.Index(c.Match, entry) < n {
 			at.Add("remove one of them", "%q is listed twice", entry)
+		}
+	}
+}
+
+// validateNamed checks the sources that a profile names.
+func (c Config) validateNamed(ids []string, f access.Faults) {
+	known := make([]string, len(c.Sources))
+	for n, s := range c.Sources {
+		known[n] = s.ID
+	}
+	for n, id := range ids {
+		if !slices.Contains(known, id) {
+			f.At("sources[%d]", n).Add("name one of devices.sources by its id", "there is no inventory %q", clip(id))
 		}
 	}
 }

@@ -205,6 +205,10 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		Owner: "certificate.serial",
 	}.Validate(f)
 	Config{Sources: []Source{{ID: "a", Type: "file", Path: "/x.json"}}}.Validate(f)
+	Config{Match: []string{"claim.x"}, DevicePolicy: access.DevicePolicy{
+		Profiles: map[string]access.Profile{"p": {Sources: []string{"b"}}},
+		Tiers:    []access.Tier{{Profile: access.Profile{Sources: []string{"c"}}}},
+	}}.Validate(f)
 	var got []string
 	for _, fault := range f.List() {
 		if fault.Cure == "" {
@@ -220,6 +224,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		"devices.owner",
 		"devices.match[1]", "devices.match[2]", "devices.match[3]", "devices.match[4]", "devices.match[5]",
 		"devices.match",
+		"devices.profiles.p.sources[0]", "devices.tiers[0].sources[0]",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)

@@ -245,7 +245,7 @@ func (p *passage) authenticate(reason access.Reason) string {
 		return value + `, error="invalid_token", error_description=` + quoted(reason.Info().Title)
 	case access.ProofInvalid:
 		return value + `, error="invalid_dpop_proof", error_description=` + quoted(reason.Info().Title) + `, algs="ES256 PS256 EdDSA RS256"`
-	case access.LoginTooOld, access.ACRInsufficient, access.AMRInsufficient, access.PhishingResistantNeeded:
+	case access.LoginTooOld, access.SessionTooOld, access.ACRInsufficient, access.AMRInsufficient, access.PhishingResistantNeeded:
 	default:
 		return value
 	}

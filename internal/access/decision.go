@@ -54,6 +54,8 @@ type Decision struct {
 	Policy string `json:"policy,omitempty"`
 	// Rule is the rule that decided: "allow/engineers-read", "public/health".
 	Rule string `json:"rule,omitempty"`
+	// Tier is the trust tier the device was in. Empty: in none, or there are none.
+	Tier string `json:"tier,omitempty"`
 	// Message is the deny rule's own text for the visitor.
 	Message string `json:"message,omitempty"`
 	// Needs lists everything that is missing, for a challenge.
@@ -70,7 +72,7 @@ const PreflightRule = "preflight"
 // Need is one thing the visitor lacks.
 type Need struct {
 	Reason Reason `json:"reason"`
-	// Profile is the device profile that asks for it.
+	// Profile is the device profile or the trust tier that asks for it.
 	Profile string `json:"profile,omitempty"`
 	// Login is the demand a new login has to meet.
 	Login LoginRequire `json:"login,omitzero"`

@@ -41,6 +41,13 @@ type Device struct {
 	// risk.
 	Reasons []string `json:"reasons,omitempty"`
 
+	// NonCompliantSince is when its inventory was first read saying that the
+	// device is not compliant, after it had said that it is, or within a grace
+	// period of its own. Zero: it is not so, or nobody saw it happen.
+	NonCompliantSince time.Time `json:"non_compliant_since,omitzero"`
+	// GraceUntil is when a grace period that the inventory itself grants ends.
+	GraceUntil time.Time `json:"grace_until,omitzero"`
+
 	// SeenAt is when the device last reported to its inventory. Zero means
 	// unknown, which no maximum age accepts.
 	SeenAt time.Time `json:"seen_at,omitzero"`
@@ -69,8 +76,14 @@ type Certificate struct {
 
 // DevicePolicy says what facts about a device are worth.
 type DevicePolicy struct {
-	// Profiles are the named levels that `require.device` may ask for.
+	// Profiles are named sets of checks that `require.device` may ask for.
 	Profiles map[string]Profile `yaml:"profiles"`
+	// Tiers are levels of trust, from the lowest to the highest. Each asks for
+	// everything the tiers before it ask for, and adds its own checks. A device
+	// is in the highest tier whose checks it passes at that moment, so it sinks
+	// as its facts grow old. `require.device` may name a tier; higher ones
+	// satisfy it.
+	Tiers []Tier `yaml:"tiers"`
 	// MaxAge is how long ago a device may have last reported to its inventory
 	// before its facts count as unknown. Default 24h.
 	MaxAge Duration `yaml:"max_age"`
@@ -92,8 +105,33 @@ type Profile struct {
 	MinOS map[string]string `yaml:"min_os"`
 	// MaxAge tightens devices.max_age for this profile.
 	MaxAge Duration `yaml:"max_age"`
+	// Sources lists the inventories whose word counts for this profile, by id.
+	// Default: all.
+	Sources []string `yaml:"sources"`
+	// Grace lets a device go on that fails `compliant`, and nothing else, for
+	// this long after its inventory was first read saying so. It begins only
+	// where the inventory called the device compliant before, or grants a grace
+	// period of its own, and ends with that period if it is shorter. It needs
+	// `compliant` in `all`. Default: not at all.
+	Grace Duration `yaml:"grace"`
 	// Fix is the page that helps a visitor to pass the checks.
 	Fix string `yaml:"fix"`
+}
+
+// Tier is a level of trust in devices: a profile with a place in an order.
+type Tier struct {
+	// Name is what `require.device` and the audit log call the tier. Required;
+	// no profile may have the same name.
+	Name string `yaml:"name"`
+
+	// Profile is what the tier asks for in addition to the tiers before it.
+	Profile `yaml:",inline"`
+
+	// Session is how long ago a person may have logged in who uses a device of
+	// this tier, on every route; then they have to log in again. No tier may have
+	// a longer one than the tiers above it. Devices in no tier have that of the
+	// lowest. Default: sessions.lifetime alone counts.
+	Session Duration `yaml:"session"`
 }
 
 // OnUnavailable is the rule for an inventory that cannot be read. The zero

@@ -33,6 +33,7 @@ const (
 	StepUpFailed    Reason = "step_up_failed"
 
 	PhishingResistantNeeded Reason = "phishing_resistant_needed"
+	SessionTooOld           Reason = "session_too_old"
 	FormNotKept             Reason = "form_not_kept"
 )
 
@@ -73,6 +74,7 @@ const (
 	DeviceFactsTooOld       Reason = "device_facts_too_old"
 	DeviceSourceUnavailable Reason = "device_source_unavailable"
 	DeviceMismatch          Reason = "device_mismatch"
+	DeviceSourceNotAccepted Reason = "device_source_not_accepted"
 	DeviceOfAnotherUser     Reason = "device_of_another_user"
 	DeviceClaimMissing      Reason = "device_claim_missing"
 )
@@ -141,6 +143,7 @@ var infos = map[Reason]Info{
 	StepUpFailed:    {http.StatusForbidden, "The stronger login did not happen", "You logged in, but your identity provider did not confirm the strength this application needs.", "Set up a second factor with your identity provider, then try again."},
 
 	PhishingResistantNeeded: {http.StatusUnauthorized, "A phishing-resistant login is needed", "This application needs a login that cannot be intercepted by a look-alike page.", "Log in with a passkey or a security key."},
+	SessionTooOld:           {http.StatusUnauthorized, "Please log in again", "On a device that is trusted this far, a login does not last any longer.", "Log in again and you will be brought back here."},
 	FormNotKept:             {http.StatusGone, "What you sent is not kept any more", "A form that needs a login is kept for ten minutes, for the person who sent it, and is sent once.", "Open the application and fill in the form again."},
 
 	LoginFailed:         {http.StatusForbidden, "The login did not work", "Your identity provider's answer could not be accepted.", "Try again. If it keeps failing, give your help desk the incident number below."},
@@ -175,6 +178,7 @@ var infos = map[Reason]Info{
 	DeviceFactsTooOld:       {http.StatusForbidden, "What is known about this device is too old", "Your device has not reported to the device management recently.", "Connect the device to the network, let it synchronise, then try again."},
 	DeviceSourceUnavailable: {http.StatusForbidden, "The device cannot be checked right now", "The device management cannot be reached.", "Try again in a few minutes."},
 	DeviceMismatch:          {http.StatusForbidden, "The device is not the one it claims to be", "Two proofs of the device's identity name different devices.", "Log out and in again on this device. If it persists, tell your IT department."},
+	DeviceSourceNotAccepted: {http.StatusForbidden, "Another inventory has to know this device", "What is known about your device comes from a device management that does not count for this application.", "Enrol the device where your IT department asks for it."},
 	DeviceOfAnotherUser:     {http.StatusForbidden, "This device belongs to someone else", "The device management names another person as the owner of this device.", "Use your own device, or log in as the person this device belongs to. If it has changed hands, tell your IT department."},
 	DeviceClaimMissing:      {http.StatusForbidden, "Your login does not name this device", "This application needs your identity provider to confirm the device, and your login does not say which one you use.", "Log out and in again with the browser profile that your IT department set up on this device."},
 
@@ -218,7 +222,8 @@ func (r Reason) Known() bool { _, ok := infos[r]; return ok }
 // CuredByLogin reports whether logging in, again or more strongly, can cure it.
 func (r Reason) CuredByLogin() bool {
 	switch r {
-	case LoginRequired, SessionExpired, SessionEnded, LoginTooOld, ACRInsufficient, AMRInsufficient, PhishingResistantNeeded:
+	case LoginRequired, SessionExpired, SessionEnded, LoginTooOld, ACRInsufficient, AMRInsufficient, PhishingResistantNeeded,
+		SessionTooOld:
 		return true
 	}
 	return false
@@ -229,7 +234,7 @@ func (r Reason) AboutDevice() bool {
 	switch r {
 	case DeviceMissing, DeviceUnknown, DeviceNotManaged, DeviceNotCompliant, DeviceNotEncrypted,
 		DeviceJailbroken, DeviceAtRisk, DeviceOSTooOld, DeviceFactMissing, DeviceFactsTooOld,
-		DeviceSourceUnavailable, DeviceMismatch, DeviceOfAnotherUser, DeviceClaimMissing,
+		DeviceSourceUnavailable, DeviceMismatch, DeviceSourceNotAccepted, DeviceOfAnotherUser, DeviceClaimMissing,
 		DeviceCertMissing, DeviceCertInvalid, DeviceCertAuthority, DeviceCertPurpose, DeviceCertExpired,
 		DeviceCertNotYetValid, DeviceCertRevoked, DeviceCertStatusUnknown, DeviceCertForged:
 		return true

@@ -74,7 +74,8 @@ type Exceptions struct {
 // Require says how sure Doorward must be. Everything named must hold; what is
 // missing can be cured by the visitor, so it leads to a challenge.
 type Require struct {
-	// Device names the device profile that must hold.
+	// Device names the device profile that must hold, or the trust tier the
+	// device must at least be in.
 	Device string `yaml:"device"`
 	// Login says how the visitor must have logged in.
 	Login LoginRequire `yaml:"login"`
