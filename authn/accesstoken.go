@@ -219,7 +219,7 @@ func (c *client) accessToken(claims jose.Object) (*accessToken, error) {
 	if id.Login.AMR, err = claims.TextOrTexts("amr"); err != nil {
 		return nil, access.Because(access.TokenInvalid, err)
 	}
-	if c.cfg.Trust.Groups != trustNone {
+	if c.cfg.Trust.OfGroups() {
 		id.Groups, id.GroupsIncomplete = groupsOf(claims, c.cfg.groupsClaim())
 	}
 	id.Kind = c.kindOf(claims, id)

@@ -45,7 +45,7 @@ func (c *client) identity(ctx context.Context, token *idToken, g *grant) access.
 	}
 	id.Login.AMR, _ = token.claims.TextOrTexts("amr")
 	id.Login.Levels = c.levels.levels(token.claims)
-	if c.cfg.Trust.Groups != trustNone {
+	if c.cfg.Trust.OfGroups() {
 		id.Groups, id.GroupsIncomplete = groupsOf(claims, c.cfg.groupsClaim())
 		id.GroupsIncomplete = id.GroupsIncomplete || groupsMissing
 	}

@@ -85,6 +85,9 @@ type Trust struct {
 	Groups string `yaml:"groups"`
 }
 
+// OfGroups reports whether the provider's word about groups counts.
+func (t Trust) OfGroups() bool { return t.Groups != trustNone }
+
 // The accepted values of the fields above.
 const (
 	trustAll  = "all"

@@ -31,7 +31,7 @@ func (c *client) userinfo(ctx context.Context, token *idToken, g *grant) (claims
 
 func (c *client) lacks(claims jose.Object) bool {
 	groups, incomplete := groupsOf(claims, c.cfg.groupsClaim())
-	if c.cfg.Trust.Groups != trustNone && groups == nil && !incomplete {
+	if c.cfg.Trust.OfGroups() && groups == nil && !incomplete {
 		return true
 	}
 	return text(claims, "email") == "" && slices.Contains(c.cfg.scopes(), "email")

@@ -52,6 +52,20 @@ func (p *Policy) Version() string { return p.version }
 // more providers than the route logs in with.
 func (p *Policy) Notes() []Note { return slices.Clone(p.notes) }
 
+// Routes returns the sorted ids of the routes.
+func (p *Policy) Routes() []string { return keys(p.routes) }
+
+// Rules returns the names of the rules of a route with their kinds, such as
+// "allow/engineers-read".
+func (p *Policy) Rules(route string) (names []string) {
+	if rt := p.routes[route]; rt != nil {
+		for _, r := range rt.all() {
+			names = append(names, r.name)
+		}
+	}
+	return names
+}
+
 // Groups returns the sorted names of the top-level groups that the rules of the
 // route mention and the person is in. A group that is only unknown is left out.
 func (p *Policy) Groups(route string, id *access.Identity) []string {

@@ -34,6 +34,10 @@ type File struct {
 	Routes []access.Route `yaml:"routes"`
 	// Audit says where the record of every decision is written.
 	Audit audit.Config `yaml:"audit"`
+	// Tests are requests of people who are only imagined, with what the policy has
+	// to say to them; `doorward test` runs them. More may stand in files beside this
+	// one whose names end in `_test.yaml`.
+	Tests []Test `yaml:"tests"`
 	// Log says what the operator's log on standard error holds.
 	Log telemetry.Config `yaml:"log"`
 }

@@ -127,6 +127,8 @@ func (c *Config) checkDevice(dev *access.SomeDevice, at access.Faults) {
 	if !slices.Contains(words, dev.Like) {
 		_, cure := didYouMean(dev.Like, words)
 		at.At("like").Add(cure, "%q is neither a device profile nor a state of a device", dev.Like)
+	} else if _, ok := c.Policy.Device(dev.Like, testTime); !ok {
+		at.At("like").Add("write the facts of the device", "no device can be made up that just passes %q", dev.Like)
 	}
 }
 
@@ -146,6 +148,9 @@ func (c *Config) As(req *access.Request, who *access.Someone) error {
 	for i := range c.Providers {
 		if p := &c.Providers[i]; p.ID == who.Provider {
 			req.Identity = who.Identity(p.Issuer, p.Assurance.Levels(who.ACR, who.AMR, who.ACRS), req.Time)
+			if !p.Trust.OfGroups() {
+				req.Identity.Groups, req.Identity.GroupsIncomplete = nil, false
+			}
 			return nil
 		}
 	}

@@ -106,6 +106,14 @@ func (c *Config) complete(d *decoder) error {
 		d.report(faults)
 		c.Policy = policy
 	}
+	if len(d.problems) == 0 {
+		f := access.NewFaults("")
+		for i := range c.Tests {
+			c.checkTest(&c.Tests[i], f.At("tests[%d]", i))
+		}
+		d.report(f.List())
+		placeTests(c.Tests, c.Path, d.where)
+	}
 	if len(d.problems) > 0 {
 		return d.problems
 	}
@@ -125,6 +133,7 @@ func (f *File) validate(at access.Faults) {
 	f.Devices.Validate(at.At("devices"))
 	f.Audit.Validate(at.At("audit"))
 	f.Log.Validate(at.At("log"))
+	validateTests(f.Tests, at, map[string]*Test{})
 }
 
 // report turns the faults that one owner found into problems with a place. Left

@@ -77,8 +77,13 @@ func example(t *testing.T, name string) *Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(surroundings(t), name)
+	dir := surroundings(t)
+	path := filepath.Join(dir, name)
 	write(t, path, string(text))
+	tests := strings.TrimSuffix(name, ".yaml") + testSuffix
+	if text, err := os.ReadFile(filepath.Join("..", "examples", tests)); err == nil {
+		write(t, filepath.Join(dir, tests), string(text))
+	}
 	cfg, err := load(path, environment)
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -86,12 +91,19 @@ func example(t *testing.T, name string) *Config {
 	return cfg
 }
 
-func TestExamplesLoad(t *testing.T) {
+// examples lists the configurations in examples/.
+func examples(t testing.TB) []string {
+	t.Helper()
 	names, err := filepath.Glob("../examples/*.yaml")
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, testSuffix) })
 	if err != nil || len(names) < 3 {
 		t.Fatalf("%v %v", names, err)
 	}
-	for _, name := range names {
+	return names
+}
+
+func TestExamplesLoad(t *testing.T) {
+	for _, name := range examples(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			cfg := example(t, filepath.Base(name))
 			if cfg.Policy == nil || cfg.Table == nil || !regexp.MustCompile(`^[0-9a-f]{12}$`).MatchString(cfg.Version) {

@@ -33,20 +33,20 @@ func (p Problem) String() string {
 	}
 	b.WriteString(": ")
 	if p.Path != "" {
-		b.WriteString(printable(p.Path))
+		b.WriteString(Printable(p.Path))
 		b.WriteString(": ")
 	}
-	b.WriteString(printable(p.Text))
+	b.WriteString(Printable(p.Text))
 	if p.Cure != "" {
 		b.WriteString("\n    ")
-		b.WriteString(printable(p.Cure))
+		b.WriteString(Printable(p.Cure))
 	}
 	return b.String()
 }
 
-// printable replaces control characters, which a quoted key can hold and a
+// Printable replaces control characters, which a quoted key can hold and a
 // terminal or a log would obey.
-func printable(s string) string {
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return utf8.RuneError

@@ -22,25 +22,22 @@ func checkCommand(s *settings) *cobra.Command {
 			out := cmd.OutOrStdout()
 			cfg, err := config.Load(s.config)
 			if err != nil {
-				var problems config.Problems
-				if !errors.As(err, &problems) || !s.json() {
-					return &exitError{code: exitUsage, err: err}
-				}
-				if err := json.NewEncoder(out).Encode(map[string]any{"ok": false, "problems": problems}); err != nil {
-					return err
-				}
-				return &exitError{code: exitUsage}
+				return refuse(out, s, err)
+			}
+			tests, err := cfg.AllTests()
+			if err != nil {
+				return refuse(out, s, err)
 			}
 			notes := cfg.Policy.Notes()
 			if s.json() {
 				return json.NewEncoder(out).Encode(map[string]any{
-					"ok": true, "version": cfg.Version, "routes": len(cfg.Routes), "notes": notes,
+					"ok": true, "version": cfg.Version, "routes": len(cfg.Routes), "tests": len(tests), "notes": notes,
 				})
 			}
 			for _, note := range notes {
 				fmt.Fprintf(out, "note: %s: %s\n", note.Path, note.Text)
 			}
-			fmt.Fprintf(out, "%s is fine: %d routes, %d providers, version %s\n", s.config, len(cfg.Routes), len(cfg.Providers), cfg.Version)
+			fmt.Fprintf(out, "%s is fine: %d routes, %d providers, %d tests, version %s\n", s.config, len(cfg.Routes), len(cfg.Providers), len(tests), cfg.Version)
 			return nil
 		},
 	}

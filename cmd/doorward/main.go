@@ -79,7 +79,15 @@ func root() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVarP(&s.config, "config", "c", "doorward.yaml", "configuration `file`")
 	cmd.PersistentFlags().StringVarP(&s.output, "output", "o", "text", "output `format`: text or json")
-	cmd.AddCommand(serveCommand(&s), checkCommand(&s), explainCommand(&s), loginCommand(&s), sessionsCommand(&s), versionCommand(&s))
+	cmd.AddCommand(
+		serveCommand(&s),
+		checkCommand(&s),
+		testCommand(&s),
+		explainCommand(&s),
+		loginCommand(&s),
+		sessionsCommand(&s),
+		versionCommand(&s),
+	)
 	return cmd
 }
 

@@ -114,6 +114,9 @@ func TestSchemaAgreesWithTheExamples(t *testing.T) {
 		t.Fatal(names, err)
 	}
 	for _, name := range names {
+		if strings.HasSuffix(name, "_test.yaml") {
+			continue // tests only
+		}
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -132,7 +132,7 @@ func inside(t reflect.Type, path string) (reflect.Type, string) {
 	case reflect.Map:
 		return inside(t.Elem(), path+".NAME")
 	case reflect.Struct:
-		if t != reflect.TypeFor[access.Secret]() {
+		if t != reflect.TypeFor[access.Secret]() && t != reflect.TypeFor[config.Instant]() {
 			return t, path
 		}
 	}
@@ -148,6 +148,8 @@ func (m *referenceMaker) describe(t reflect.Type, e entry, heading string) (stri
 		return "`yes`, `no`", nil
 	case reflect.TypeFor[access.Secret]():
 		return "secret", nil
+	case reflect.TypeFor[config.Instant]():
+		return "instant", nil
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

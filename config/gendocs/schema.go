@@ -70,6 +70,8 @@ func (m *schemaMaker) value(t reflect.Type, e entry) (schema, error) {
 		return schema{"type": "string", "pattern": `^([0-9]+d|0|([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+)$`}, nil
 	case reflect.TypeFor[access.Tri]():
 		return schema{"enum": []any{"yes", "no", "unknown", true, false}}, nil
+	case reflect.TypeFor[config.Instant]():
+		return schema{"type": "string", "format": "date-time"}, nil
 	case reflect.TypeFor[access.Secret]():
 		s, err := m.reference(t)
 		if err == nil {

@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -70,8 +71,8 @@ func (s *Someone) Identity(issuer string, levels []string, at time.Time) Identit
 	id := Identity{
 		Provider: s.Provider, Issuer: issuer, Subject: s.Sub,
 		Email: s.Email, EmailVerified: s.Email != "" && s.EmailVerified != No, Name: s.Name, Username: s.Username,
-		Groups: s.Groups, GroupsIncomplete: s.GroupsIncomplete, Claims: s.Claims,
-		Workload: Workload{ClientID: s.ClientID, Scopes: s.Scopes, ServiceAccount: s.ServiceAccount, SPIFFE: s.SPIFFE},
+		Groups: slices.Clone(s.Groups), GroupsIncomplete: s.GroupsIncomplete, Claims: s.Claims,
+		Workload: Workload{ClientID: s.ClientID, Scopes: slices.Clone(s.Scopes), ServiceAccount: s.ServiceAccount, SPIFFE: s.SPIFFE},
 	}
 	if id.Subject == "" {
 		id.Subject = "someone"
@@ -79,7 +80,7 @@ func (s *Someone) Identity(issuer string, levels []string, at time.Time) Identit
 	if s.Machine {
 		id.Kind = Service
 	} else {
-		id.Login = Login{Time: at.Add(-s.LoginAge.Std()), ACR: s.ACR, AMR: s.AMR, Levels: levels}
+		id.Login = Login{Time: at.Add(-s.LoginAge.Std()), ACR: s.ACR, AMR: slices.Clone(s.AMR), Levels: levels}
 	}
 	id.Normalize()
 	return id
