@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -23,6 +24,17 @@ const (
 var ambiguityNames = map[string]ambiguity{
 	"encoded_slash": encodedSlash, "encoded_percent": encodedPercent,
 	"empty_segment": emptySegment, "semicolon": semicolon, "backslash": backslash,
+}
+
+// names lists the spellings of a set in the words of the configuration, sorted.
+func (a ambiguity) names() (names []string) {
+	for name, bit := range ambiguityNames {
+		if a&bit != 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // pathname is the path of a request in the one form that is matched, decided

@@ -197,6 +197,9 @@ func (p *passage) receiveTarget(target string) error {
 	}
 	p.path, p.query, p.hasQuery = name, query, hasQuery
 	p.req.Path, p.req.Query = name.Path, redactQuery(query)
+	if name.Ambiguous != 0 {
+		p.req.Ambiguous = name.Ambiguous.names()
+	}
 	return nil
 }
 

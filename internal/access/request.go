@@ -52,6 +52,10 @@ type Request struct {
 	Host string `json:"host"`
 	// Path is the one canonical path that is matched, decided on and forwarded.
 	Path string `json:"path"`
+	// Ambiguous names the spellings in the path on which servers disagree, in the
+	// words of a route's ambiguous_paths. The route permits each, or the request
+	// is refused.
+	Ambiguous []string `json:"ambiguous,omitempty"`
 	// Query is the raw query. The values of parameters that carry secrets
 	// (tokens, codes, passwords) are replaced before any rule sees them, so
 	// that nothing has to be removed from the record.
