@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"internal/store/storetest", "internal/session"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy"},
 	{"config"},
-	{"config/gendocs", "internal/serve"},
+	{"config/gendocs", "internal/serve", "internal/history"},
 	{"cmd/demo", "cmd/doorward"},
 	{"e2e", "bench", "internal/arch"},
 }
@@ -56,6 +56,7 @@ var fences = map[string][]string{
 	"cel.dev/cel-go":                      {"authz"},
 	"github.com/coreos/go-oidc":           {"internal/jose"},
 	"github.com/prometheus/client_golang": {"internal/telemetry"},
+	"github.com/klauspost/compress":       {"internal/audit"},
 	"github.com/spf13/cobra":              {"cmd/doorward"},
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"go.opentelemetry.io":                 {"internal/telemetry"},

@@ -20,7 +20,7 @@ func Read(r io.Reader) iter.Seq2[*access.Event, error] {
 		in := bufio.NewReaderSize(r, MaxLine)
 		for number := 1; ; number++ {
 			line, err := readLine(in)
-			if len(line) > 0 || errors.Is(err, errTooLong) {
+			if len(line) > 0 || errors.Is(err, ErrTooLong) {
 				event, bad := decode(line, err)
 				if bad != nil {
 					bad = fmt.Errorf("line %d: %w", number, bad)
@@ -32,7 +32,7 @@ func Read(r io.Reader) iter.Seq2[*access.Event, error] {
 			switch {
 			case errors.Is(err, io.EOF):
 				return
-			case err != nil && !errors.Is(err, errTooLong):
+			case err != nil && !errors.Is(err, ErrTooLong):
 				yield(nil, fmt.Errorf("line %d: %w", number, err))
 				return
 			}
@@ -40,10 +40,11 @@ func Read(r io.Reader) iter.Seq2[*access.Event, error] {
 	}
 }
 
-var errTooLong = fmt.Errorf("longer than %d bytes", MaxLine)
+// ErrTooLong marks a line that no event can have written.
+var ErrTooLong = fmt.Errorf("longer than %d bytes", MaxLine)
 
 // readLine returns the next line without surrounding blanks. Of a line that is
-// too long it reads the whole and returns errTooLong.
+// too long it reads the whole and returns ErrTooLong.
 func readLine(in *bufio.Reader) ([]byte, error) {
 	line, err := in.ReadSlice('\n')
 	if !errors.Is(err, bufio.ErrBufferFull) {
@@ -55,12 +56,12 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return nil, errTooLong
+	return nil, ErrTooLong
 }
 
 func decode(line []byte, err error) (*access.Event, error) {
-	if errors.Is(err, errTooLong) {
-		return nil, errTooLong
+	if errors.Is(err, ErrTooLong) {
+		return nil, ErrTooLong
 	}
 	event := new(access.Event)
 	if bad := json.Unmarshal(line, event); bad != nil {
