@@ -84,6 +84,7 @@ func root() *cobra.Command {
 		checkCommand(&s),
 		testCommand(&s),
 		explainCommand(&s),
+		replayCommand(&s),
 		loginCommand(&s),
 		sessionsCommand(&s),
 		versionCommand(&s),
