@@ -14,8 +14,8 @@ test: parts lint
 	$(MAKE) --no-print-directory bench BENCHTIME=10x
 	$(MAKE) --no-print-directory fuzz
 
-# Debian packages and npm modules that the stories drive: a browser and an
-# independent OpenID provider.
+# Debian packages and npm modules that the stories drive: a browser, an
+# independent OpenID provider and Redis.
 parts:
 	./e2e/parts.sh
 

@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // environment has what the examples take from the environment.
 func environment(name string) (string, bool) {
 	value, ok := map[string]string{
-		"CORP_CLIENT_SECRET": "a secret", "OIDC_CLIENT_SECRET": "a secret", "SESSION_KEY": strings.Repeat("k", 32), "ADMIN_TOKEN": strings.Repeat("t", 32),
+		"CORP_CLIENT_SECRET": "a secret", "OIDC_CLIENT_SECRET": "a secret", "REDIS_URL": "rediss://redis.internal:6380", "SESSION_KEY": strings.Repeat("k", 32), "ADMIN_TOKEN": strings.Repeat("t", 32),
 	}[name]
 	return value, ok
 }

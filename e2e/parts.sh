@@ -9,6 +9,9 @@ need chromium chromium
 need node nodejs
 need npm npm
 need gcc gcc # the race detector links with it
+need redis-server redis-server
+need redis-sentinel redis-sentinel
+need redis-cli redis-tools
 
 if ((${#missing[@]})); then
   echo "installing: ${missing[*]}"

@@ -25,7 +25,7 @@ const module = "github.com/doorward/doorward/"
 var layers = [][]string{
 	{"internal/access"},
 	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/jose"},
-	{"internal/store/storetest", "internal/session"},
+	{"internal/store/storetest", "internal/store/redistest", "internal/session"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy"},
 	{"config"},
 	{"config/gendocs", "internal/serve", "internal/history"},
@@ -57,6 +57,7 @@ var fences = map[string][]string{
 	"github.com/coreos/go-oidc":           {"internal/jose"},
 	"github.com/prometheus/client_golang": {"internal/telemetry"},
 	"github.com/klauspost/compress":       {"internal/audit"},
+	"github.com/redis/rueidis":            {"internal/store"},
 	"github.com/spf13/cobra":              {"cmd/doorward"},
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"go.opentelemetry.io":                 {"internal/telemetry"},

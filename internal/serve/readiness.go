@@ -8,7 +8,8 @@ import (
 // readiness is what /readyz reports: whether a load balancer should send
 // visitors here. An identity provider that is down does not count, since
 // people who are logged in go on working; neither does an audit log that cannot
-// be written, unless requests are refused for it.
+// be written, unless requests are refused for it. A store that several share
+// counts while this one cannot reach it: another one may.
 type readiness struct {
 	serving atomic.Bool
 	live    *live
@@ -22,6 +23,9 @@ func (r *readiness) checks() map[string]error {
 	checks := map[string]error{"serving": nil}
 	if !r.serving.Load() {
 		checks["serving"] = errNotServing
+	}
+	if shared, ok := r.live.store.(interface{ Err() error }); ok {
+		checks["store"] = shared.Err()
 	}
 	if r.live.current.Load().cfg.Audit.Required {
 		checks["audit"] = r.live.records.Err()

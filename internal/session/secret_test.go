@@ -208,7 +208,7 @@ func TestConfigFaults(t *testing.T) {
 		{Config{Lifetime: -1, Idle: -1}, "s.lifetime: -1ns is negative\ns.idle: -1ns is negative"},
 		{
 			Config{Store: store.Config{Memory: true, File: store.FileConfig{Path: "x/"}}, Lifetime: hours(1), Idle: hours(2), Key: access.NewSecret("short")},
-			"s.store: the store is both memory and a file\ns.store.file.path: \"x/\" is a folder\n" +
+			"s.store: the store is file and memory at once\ns.store.file.path: \"x/\" is a folder\n" +
 				"s.idle: 2h0m0s is longer than the lifetime of 1h0m0s\ns.key: the key has 5 bytes, at least 32 are needed",
 		},
 	} {

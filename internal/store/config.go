@@ -3,6 +3,7 @@ package store
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ type Config struct {
 	// File keeps everything in one local file that only one doorward may use at
 	// a time.
 	File FileConfig `yaml:"file"`
+	// Redis keeps everything on a Redis or Valkey server, which several replicas
+	// of doorward may share.
+	Redis *RedisConfig `yaml:"redis"`
 }
 
 // FileConfig names the state file.
@@ -31,8 +35,17 @@ type FileConfig struct {
 
 // Validate reports every mistake in the section.
 func (c Config) Validate(f access.Faults) {
-	if c.Memory && c.File != (FileConfig{}) {
-		f.Add("remove `memory: true` or the `file:` section", "the store is both memory and a file")
+	var chosen []string
+	for name, is := range map[string]bool{"memory": c.Memory, "file": c.File != (FileConfig{}), "redis": c.Redis != nil} {
+		if is {
+			chosen = append(chosen, name)
+		}
+	}
+	if slices.Sort(chosen); len(chosen) > 1 {
+		f.Add("keep one of them", "the store is %s at once", strings.Join(chosen, " and "))
+	}
+	if c.Redis != nil {
+		c.Redis.Validate(f.At("redis"))
 	}
 	if strings.HasSuffix(c.File.Path, "/") {
 		f.At("file").At("path").Add("name a file, such as "+filepath.Join(c.File.Path, fileName), "%q is a folder", c.File.Path)
@@ -66,7 +79,14 @@ func Open(cfg Config, now func() time.Time) (Store, error) {
 	if cfg.Memory {
 		return NewMemory(now), nil
 	}
-	// Through a variable: a nil *File must not become a non-nil Store.
+	// Through variables: a nil *Redis or *File must not become a non-nil Store.
+	if cfg.Redis != nil {
+		r, err := OpenRedis(*cfg.Redis, now)
+		if err != nil {
+			return nil, err
+		}
+		return r, nil
+	}
 	f, err := OpenFile(cfg.File.path(os.Getenv), now)
 	if err != nil {
 		return nil, err

@@ -246,7 +246,7 @@ func (f *File) chunk(from, prefix []byte) (chunk []listed, next []byte, err erro
 // Watch implements Store. It sees the changes of this process, which holds the
 // file, so there are no others.
 func (f *File) Watch(ctx context.Context, prefix string) (<-chan Change, error) {
-	return f.hub.watch(ctx, prefix)
+	return f.hub.watch(ctx, prefix, 0)
 }
 
 // Close implements Store. It waits for writes that have begun.
@@ -258,7 +258,7 @@ func (f *File) Close() (err error) {
 			err = f.guard(f.db.Close)
 		case <-f.broken:
 		}
-		f.hub.close()
+		f.hub.close(errClosed)
 		if err != nil {
 			err = f.failed(err)
 		}

@@ -149,7 +149,7 @@ func (m *Memory) collect(ctx context.Context, prefix string) ([]*memoryItem, err
 
 // Watch implements Store.
 func (m *Memory) Watch(ctx context.Context, prefix string) (<-chan Change, error) {
-	return m.hub.watch(ctx, prefix)
+	return m.hub.watch(ctx, prefix, 0)
 }
 
 // Close implements Store.
@@ -158,7 +158,7 @@ func (m *Memory) Close() error {
 	defer m.mu.Unlock()
 	m.closed = true
 	m.items, m.expiry = nil, nil
-	m.hub.close()
+	m.hub.close(errClosed)
 	return nil
 }
 

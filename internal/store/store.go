@@ -2,9 +2,10 @@
 //
 // A Store is a small map of keys to values with compare-and-swap, expiry,
 // listing by prefix and change notices. Everything that must survive a request
-// (logins, tickets, one-time codes, keys) lives in one. Two backends exist:
-// Memory, which forgets everything at exit, and File, one local file that
-// survives a restart. Package storetest holds the promises both keep.
+// (logins, tickets, one-time codes, keys) lives in one. Three backends exist:
+// Memory, which forgets everything at exit, File, one local file that survives a
+// restart, and Redis, a server that several replicas share. Package storetest
+// holds the promises all of them keep.
 package store
 
 import (
@@ -69,8 +70,9 @@ type Change struct {
 	Deleted bool
 	// Version is the version a Put made, or that the removal took.
 	Version uint64
-	// Lost tells that changes were dropped because the watcher was slow. The
-	// other fields are empty, and nothing read before may be relied upon.
+	// Lost tells that changes are missing, because the watcher was slow or the
+	// backend lost them. The other fields are empty, and nothing read before may
+	// be relied upon.
 	Lost bool
 }
 
@@ -96,7 +98,9 @@ type Store interface {
 	// Watch reports every later change of keys that begin with prefix, in order.
 	// Expiry is no change. Writers never wait for a watcher: one that is slow
 	// receives Change{Lost: true} for what it missed. The channel is closed when
-	// ctx ends or the store is closed.
+	// ctx ends, the store is closed, or the backend cannot tell any more what
+	// changes: nothing read before may be relied upon then. Watch fails with
+	// ErrUnavailable until it can tell again.
 	Watch(ctx context.Context, prefix string) (<-chan Change, error)
 	// Close releases the backend. Everything afterwards is ErrUnavailable.
 	Close() error

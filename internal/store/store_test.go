@@ -63,7 +63,7 @@ func TestConfigFaults(t *testing.T) {
 		{store.Config{}, nil},
 		{store.Config{Memory: true}, nil},
 		{store.Config{File: store.FileConfig{Path: "/x/y.db"}}, nil},
-		{store.Config{Memory: true, File: store.FileConfig{Path: "/x/"}}, []string{"store: the store is both memory and a file", `store.file.path: "/x/" is a folder`}},
+		{store.Config{Memory: true, File: store.FileConfig{Path: "/x/"}}, []string{"store: the store is file and memory at once", `store.file.path: "/x/" is a folder`}},
 		{store.Config{File: store.FileConfig{Path: "a\x00b"}}, []string{"store.file.path: the path contains a zero byte"}},
 	} {
 		f := access.NewFaults("store")

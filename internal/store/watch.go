@@ -15,28 +15,30 @@ const watchBuffer = 256
 type hub struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
-	closed   bool
+	refusal  error // why nobody can watch; nil while they can
 }
 
 type watcher struct {
 	prefix string
+	after  uint64 // changes up to this version were made before it watched
 	ch     chan Change
 	stop   func() bool // detaches the watcher from its context
 }
 
-func (h *hub) watch(ctx context.Context, prefix string) (<-chan Change, error) {
+// watch adds a watcher that sees changes of a version above after.
+func (h *hub) watch(ctx context.Context, prefix string, after uint64) (<-chan Change, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
-		return nil, errClosed
+	if h.refusal != nil {
+		return nil, h.refusal
 	}
 	if h.watchers == nil {
 		h.watchers = make(map[*watcher]struct{})
 	}
-	w := &watcher{prefix: prefix, ch: make(chan Change, watchBuffer)}
+	w := &watcher{prefix: prefix, after: after, ch: make(chan Change, watchBuffer)}
 	h.watchers[w] = struct{}{}
 	w.stop = context.AfterFunc(ctx, func() { h.remove(w) })
 	return w.ch, nil
@@ -55,9 +57,18 @@ func (h *hub) publish(c Change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for w := range h.watchers {
-		if strings.HasPrefix(c.Key, w.prefix) {
+		if c.Version > w.after && strings.HasPrefix(c.Key, w.prefix) {
 			w.send(c)
 		}
+	}
+}
+
+// lost tells every watcher that there were changes nobody knows of.
+func (h *hub) lost() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.watchers {
+		w.send(Change{Lost: true})
 	}
 }
 
@@ -75,13 +86,27 @@ func (w *watcher) send(c Change) {
 	}
 }
 
-func (h *hub) close() {
+// close ends every watcher, and refuses new ones, for this reason, until open.
+func (h *hub) close(why error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.closed = true
+	h.refusal = why
 	for w := range h.watchers {
 		w.stop()
 		close(w.ch)
 	}
 	clear(h.watchers)
+}
+
+func (h *hub) open() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refusal = nil
+}
+
+// err returns why nobody can watch, nil while they can.
+func (h *hub) err() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.refusal
 }
