@@ -9,9 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // verifyJWT accepts an access token that a provider signed (RFC 9068 §4), and

@@ -6,9 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // Assurance says what a provider's statements about a login are worth, in

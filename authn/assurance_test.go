@@ -6,9 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // Shapes of ID token payloads as the vendors issue them, less what plays no

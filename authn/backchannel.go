@@ -12,9 +12,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/session"
 )
 

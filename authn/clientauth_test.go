@@ -24,9 +24,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // The known answers of RFC 7638 §3.1, RFC 9449 §6.1 and §7.1.

@@ -10,9 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // metadata is what a provider says about itself (OpenID Connect Discovery §3,

@@ -14,11 +14,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // proofAlgorithm signs DPoP proofs; every server that knows DPoP has it.

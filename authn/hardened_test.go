@@ -21,11 +21,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/session"
 	"github.com/doorward/doorward/internal/testidp"
 )

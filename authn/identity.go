@@ -5,9 +5,8 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // protocolClaims are about the token rather than the person, or have a field of

@@ -22,7 +22,6 @@ import (
 	"testing"
 
 	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/testidp"
 )
 

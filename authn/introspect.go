@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // Introspection asks the provider about access tokens (RFC 7662).

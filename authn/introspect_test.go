@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/testidp"
 )
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/testidp"
 )
 

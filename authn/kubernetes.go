@@ -12,9 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // Kubernetes says how to reach the cluster whose service accounts are accepted.

@@ -14,9 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/session"
 )
 

@@ -1,11 +1,9 @@
 package authn
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 
@@ -170,22 +168,6 @@ func (p *Provider) algorithms() []string {
 		return jose.Algorithms()
 	}
 	return p.Algorithms
-}
-
-// rootCAs reads the provider's own certificate authorities; nil means the system's.
-func (p *Provider) rootCAs() (*x509.CertPool, error) {
-	if p.CA == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(p.CA)
-	if err != nil {
-		return nil, fmt.Errorf("provider %s: ca: %w", p.ID, err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("provider %s: ca: %s holds no certificate", p.ID, p.CA)
-	}
-	return pool, nil
 }
 
 // parseIssuer accepts an issuer URL (OpenID Connect Discovery §2): https without

@@ -10,9 +10,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 func TestProviderFaultsAreAllReported(t *testing.T) {

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/session"
 )
 

@@ -12,6 +12,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // x509Issuer is the word that stands for the authorities of a SPIFFE trust
@@ -40,9 +41,9 @@ type svid struct {
 }
 
 func newAuthority(p Provider) (*authority, error) {
-	roots, err := p.rootCAs()
+	roots, err := jose.Authorities(p.CA)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("provider %s: %w", p.ID, err)
 	}
 	if roots == nil || p.TrustDomain == "" {
 		return nil, fmt.Errorf("provider %s: issuer x509 needs ca and trust_domain", p.ID)

@@ -13,9 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/doorward/doorward/internal/jose"
-
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/session"
 )
 

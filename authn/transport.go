@@ -4,12 +4,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/doorward/doorward/internal/jose"
-
-	"github.com/doorward/doorward/internal/access"
 )
 
 // tokenTimeout is how long redeeming a code or a refresh token may take.
@@ -19,50 +16,29 @@ const tokenTimeout = 10 * time.Second
 // is used as it is, except that the provider's own authorities apply if it is an
 // *http.Transport.
 func newHTTPClient(given http.RoundTripper, p *Provider) (*http.Client, error) {
-	pool, err := p.rootCAs()
+	transport, err := jose.NewTransport(given, p.CA)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("provider %s: %w", p.ID, err)
 	}
-	transport := given
-	if transport == nil {
-		own := http.DefaultTransport.(*http.Transport).Clone()
-		own.Proxy = proxyUnlessLocal
-		own.DialContext = jose.DialLocal
-		own.MaxIdleConnsPerHost = 8
-		transport = own
-	}
-	mtls := p.ClientAuth.MTLS
-	if pool != nil || mtls != (ClientCertificate{}) {
+	if mtls := p.ClientAuth.MTLS; mtls != (ClientCertificate{}) {
 		base, ok := transport.(*http.Transport)
 		if !ok {
-			return nil, fmt.Errorf("provider %s: ca and mtls cannot be combined with a transport of type %T", p.ID, transport)
+			return nil, fmt.Errorf("provider %s: mtls cannot be combined with a transport of type %T", p.ID, transport)
 		}
 		base = base.Clone()
 		if base.TLSClientConfig == nil {
 			base.TLSClientConfig = &tls.Config{}
 		}
-		if pool != nil {
-			base.TLSClientConfig.RootCAs = pool
+		pair, err := tls.LoadX509KeyPair(mtls.Cert, mtls.Key)
+		if err != nil {
+			return nil, fmt.Errorf("provider %s: client_auth: mtls: %w", p.ID, err)
 		}
-		if mtls != (ClientCertificate{}) {
-			pair, err := tls.LoadX509KeyPair(mtls.Cert, mtls.Key)
-			if err != nil {
-				return nil, fmt.Errorf("provider %s: client_auth: mtls: %w", p.ID, err)
-			}
-			// Whatever authorities the provider names: a self-signed certificate
-			// is registered by itself.
-			base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				return &pair, nil
-			}
+		// Whatever authorities the provider names: a self-signed certificate
+		// is registered by itself.
+		base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &pair, nil
 		}
 		transport = base
 	}
 	return &http.Client{Transport: transport, CheckRedirect: jose.StayOnHost}, nil
-}
-
-func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
-	if access.Loopback(r.URL.Hostname()) {
-		return nil, nil
-	}
-	return http.ProxyFromEnvironment(r)
 }

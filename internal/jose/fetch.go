@@ -2,11 +2,15 @@ package jose
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -20,6 +24,56 @@ const (
 
 	maxRedirects = 3
 )
+
+// NewTransport returns given, or one of our own that keeps names below localhost
+// on this machine, trusting the authorities in a PEM file if one is named.
+func NewTransport(given http.RoundTripper, ca string) (http.RoundTripper, error) {
+	if given == nil {
+		own := http.DefaultTransport.(*http.Transport).Clone()
+		own.Proxy = proxyUnlessLocal
+		own.DialContext = DialLocal
+		own.MaxIdleConnsPerHost = 8
+		given = own
+	}
+	pool, err := Authorities(ca)
+	if err != nil || pool == nil {
+		return given, err
+	}
+	base, ok := given.(*http.Transport)
+	if !ok {
+		return nil, fmt.Errorf("ca cannot be combined with a transport of type %T", given)
+	}
+	base = base.Clone()
+	if base.TLSClientConfig == nil {
+		base.TLSClientConfig = &tls.Config{}
+	}
+	base.TLSClientConfig.RootCAs = pool
+	return base, nil
+}
+
+// Authorities reads a PEM file of certificate authorities. Nil, for no file,
+// means the system's.
+func Authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ca: %s holds no certificate", file)
+	}
+	return pool, nil
+}
+
+func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
+	if access.Loopback(r.URL.Hostname()) {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(r)
+}
 
 // StayOnHost follows a redirect only for reading and only within one host: a
 // provider speaks for its own address, and a code or a secret is sent nowhere else.
@@ -80,6 +134,19 @@ func GetJSON(ctx context.Context, client *http.Client, address, bearer string) (
 // AskJSON sends a request and reads the JSON object in the answer, whatever its
 // status is. The response is nil if none came; its body is closed.
 func AskJSON(client *http.Client, req *http.Request) (*http.Response, Object, error) {
+	resp, value, err := AskAny(client, req)
+	if err != nil {
+		return resp, nil, err
+	}
+	obj, ok := value.(map[string]any)
+	if !ok {
+		return resp, nil, errors.New("not a JSON object")
+	}
+	return resp, obj, nil
+}
+
+// AskAny is AskJSON for an answer that may be any JSON value, or for 204 none.
+func AskAny(client *http.Client, req *http.Request) (*http.Response, any, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, nil, err
@@ -92,6 +159,9 @@ func AskJSON(client *http.Client, req *http.Request) (*http.Response, Object, er
 	if len(body) > MaxDocument {
 		return resp, nil, fmt.Errorf("answered more than %d bytes", MaxDocument)
 	}
-	obj, err := ParseObject(body)
-	return resp, obj, err
+	if resp.StatusCode == http.StatusNoContent {
+		return resp, nil, nil
+	}
+	value, err := ParseValue(body)
+	return resp, value, err
 }

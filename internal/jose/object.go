@@ -25,6 +25,19 @@ type Object map[string]any
 
 // ParseObject reads exactly one JSON object.
 func ParseObject(data []byte) (Object, error) {
+	value, err := ParseValue(data)
+	if err != nil {
+		return nil, err
+	}
+	members, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("not a JSON object")
+	}
+	return members, nil
+}
+
+// ParseValue reads exactly one JSON value, as strictly.
+func ParseValue(data []byte) (any, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("not UTF-8")
 	}
@@ -35,13 +48,9 @@ func ParseObject(data []byte) (Object, error) {
 		return nil, err
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("data after the JSON object")
+		return nil, errors.New("data after the JSON value")
 	}
-	members, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("not a JSON object")
-	}
-	return members, nil
+	return value, nil
 }
 
 func parseValue(dec *json.Decoder, depth int) (any, error) {
