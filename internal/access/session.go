@@ -24,7 +24,9 @@ type SessionInfo struct {
 	Provider string `json:"provider"`
 	Issuer   string `json:"iss"`
 	Email    string `json:"email,omitempty"`
-	Name     string `json:"name,omitempty"`
+	// EmailVerified tells that the provider vouches for the address.
+	EmailVerified bool   `json:"email_verified,omitempty"`
+	Name          string `json:"name,omitempty"`
 	// Login is how and when the person proved who they are.
 	Login Login `json:"login,omitzero"`
 	// Used is the last use, some minutes inexact.

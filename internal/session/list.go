@@ -65,7 +65,7 @@ func (m *Manager) info(ctx context.Context, id string, rec *loginRecord) (access
 	who := &rec.Identity
 	info := access.SessionInfo{
 		Session: access.Session{ID: id, Created: rec.Created, Expires: rec.Expires},
-		User:    who.User(), Provider: who.Provider, Issuer: who.Issuer, Email: who.Email, Name: who.Name,
+		User:    who.User(), Provider: who.Provider, Issuer: who.Issuer, Email: who.Email, EmailVerified: who.EmailVerified, Name: who.Name,
 		Login: who.Login, Used: rec.Used,
 	}
 	for _, hash := range rec.allTickets() {
