@@ -17,6 +17,35 @@ func crossCheck(f *File, at access.Faults) {
 	checkRoutes(f, at)
 	checkLoginHost(f, at)
 	checkDeviceClaims(f, at)
+	checkSignals(f, at)
+}
+
+// checkSignals reports transmitters that nobody can tell apart, that speak for
+// nobody, or whose events have nowhere to arrive.
+func checkSignals(f *File, at access.Faults) {
+	known := providerIDs(f.Providers)
+	for i, t := range f.Signals {
+		here := at.At("signals[%d]", i)
+		for j, earlier := range f.Signals[:i] {
+			if t.ID != "" && t.ID == earlier.ID {
+				here.At("id").Add("give every transmitter an id of its own", "%q is already the id of signals[%d]", t.ID, j)
+			}
+		}
+		for j, id := range t.Providers {
+			if !slices.Contains(known, id) {
+				_, cure := didYouMean(id, known)
+				here.At("providers[%d]", j).Add(cure, "unknown provider %q", id)
+			}
+		}
+		if len(t.Providers) == 0 && len(known) > 1 {
+			here.At("providers").Add("list the providers whose people it may report on, such as ["+known[0]+"]",
+				"there are %d providers, and it could end the sessions of anybody", len(known))
+		}
+		if t.Delivery != "poll" && t.Endpoint == "" && f.Server.AuthURL == "" {
+			here.At("endpoint").Add("add endpoint: https://APP/.doorward/signals with one of your hosts, or server.auth_url",
+				"nobody tells the transmitter where to push events to")
+		}
+	}
 }
 
 // checkDeviceClaims reports device claims and owners that any provider could

@@ -9,6 +9,7 @@ import (
 	"github.com/doorward/doorward/internal/session"
 	"github.com/doorward/doorward/internal/telemetry"
 	"github.com/doorward/doorward/proxy"
+	"github.com/doorward/doorward/signals"
 )
 
 // File is the whole configuration file. Each section is the type of the package
@@ -25,6 +26,9 @@ type File struct {
 	Sessions session.Config `yaml:"sessions"`
 	// Devices says where facts about devices come from and what they are worth.
 	Devices devicecheck.Config `yaml:"devices"`
+	// Signals lists who reports changes that happen elsewhere: sessions that end,
+	// devices that are not compliant any more (OpenID Shared Signals Framework).
+	Signals []signals.Transmitter `yaml:"signals"`
 	// Groups gives names to sets of people. Rules may use no other names.
 	Groups map[string]access.Group `yaml:"groups"`
 	// Defaults holds for every route. A route may only tighten it.

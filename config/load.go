@@ -131,6 +131,9 @@ func (f *File) validate(at access.Faults) {
 	}
 	f.Sessions.Validate(at.At("sessions"))
 	f.Devices.Validate(at.At("devices"))
+	for i := range f.Signals {
+		f.Signals[i].Validate(at.At("signals[%d]", i))
+	}
 	f.Audit.Validate(at.At("audit"))
 	f.Log.Validate(at.At("log"))
 	validateTests(f.Tests, at, map[string]*Test{})

@@ -25,6 +25,9 @@ func (d *decoder) locate(f *File) {
 		mtls := &provider.ClientAuth.MTLS
 		d.certificate(at+".client_auth.mtls.cert", &mtls.Cert, at+".client_auth.mtls.key", &mtls.Key)
 	}
+	for i := range f.Signals {
+		d.authorities(fmt.Sprintf("signals[%d].ca", i), &f.Signals[i].CA)
+	}
 	for i := range f.Routes {
 		at, upstream := fmt.Sprintf("routes[%d].upstream_tls", i), &f.Routes[i].UpstreamTLS
 		d.authorities(at+".ca", &upstream.CA)

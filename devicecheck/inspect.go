@@ -31,12 +31,23 @@ type Options struct {
 	// OnChange is called by Run after a source was swapped, failed or
 	// recovered. It must not block. Default: nothing.
 	OnChange func(SourceStatus)
+	// Reports narrows what the inventories say by what others reported since.
+	// Nil: nobody does.
+	Reports Reports
 	// Transport sends the requests to remote inventories. Default: one of its
 	// own, which honours the proxy of the environment.
 	Transport http.RoundTripper
 	// Rand returns numbers in [0,1), which spread those requests. Default
 	// math/rand/v2.
 	Rand func() float64
+}
+
+// Reports are what others than the inventories said of devices.
+type Reports interface {
+	// Apply narrows the facts: it makes a device worse, or leaves it as it is. It
+	// may replace the lists of a device and must not write into them. It performs
+	// no input or output.
+	Apply(*access.Device)
 }
 
 // Inspector tells on which device a request was made. Its methods may be called
@@ -48,6 +59,7 @@ type Inspector struct {
 	verifier *verifier
 	log      *slog.Logger
 	onChange func(SourceStatus)
+	reports  Reports
 }
 
 // SourceStatus is the state of one inventory, for metrics and operators.
@@ -89,7 +101,7 @@ func New(opts Options) (*Inspector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devicecheck: %w", err)
 	}
-	i := &Inspector{verifier: verifier, log: opts.Log, onChange: opts.OnChange}
+	i := &Inspector{verifier: verifier, log: opts.Log, onChange: opts.OnChange, reports: opts.Reports}
 	i.owner, _ = parseOwner(opts.Config.Owner) // Validate has tried it
 	i.owner.from = opts.Config.ClaimsFrom
 	for _, entry := range opts.Config.Match {
@@ -184,6 +196,11 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	d.Certificate = access.Certificate{}
 	if cert != nil {
 		d.Certificate = cert.facts
+	}
+	if i.reports != nil && d.Problem == "" {
+		if i.reports.Apply(d); d.Problem != "" { // what identified it does no more
+			*d = access.Device{ID: d.ID, MatchedBy: d.MatchedBy, Certificate: d.Certificate, Problem: d.Problem}
+		}
 	}
 	return nil
 }

@@ -37,6 +37,14 @@ func (p *passage) serveReserved() {
 		p.serveKeys()
 	case access.MePath:
 		p.serveMe()
+	case access.SignalsPath:
+		if p.gen.Signals == nil {
+			p.refuseServing(access.Because(access.NoRoute, errNotReserved))
+			return
+		}
+		if err := p.gen.Signals.Serve(p.out, p.in, p.req); err != nil {
+			p.refuseServing(err)
+		}
 	case access.LoginPath, access.CallbackPath, access.ReplayPath, access.LogoutPath, access.BackChannelPath, access.FrontChannelPath, access.ClientKeysPath:
 		if p.gen.Login == nil {
 			p.refuseServing(access.Because(access.NoRoute, errNoLogin))

@@ -41,6 +41,13 @@ type Login interface {
 	Serve(w http.ResponseWriter, r *http.Request, req *access.Request) error
 }
 
+// Signals takes security events.
+type Signals interface {
+	// Serve answers a push (RFC 8935). An error is returned before anything but
+	// headers was written.
+	Serve(w http.ResponseWriter, r *http.Request, req *access.Request) error
+}
+
 // Recorder keeps the audit events.
 type Recorder interface {
 	// Record takes one event. The event belongs to the recorder afterwards.
@@ -63,7 +70,9 @@ type Snapshot struct {
 	Identify Identifier
 	Inspect  Inspector // nil: nothing is known of any device
 	Login    Login
-	Forms    Forms // nil: forms that need a login first are not kept
+	// Signals takes security events that are pushed to access.SignalsPath. Nil: none are.
+	Signals Signals
+	Forms   Forms // nil: forms that need a login first are not kept
 
 	// AuditRequired refuses what cannot be recorded.
 	AuditRequired bool

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,7 @@ func TestReasonsAreComplete(t *testing.T) {
 		if info.Title == "" || info.Text == "" || strings.HasSuffix(info.Title, ".") {
 			t.Errorf("%s: title %q, text %q", r, info.Title, info.Text)
 		}
-		if info.Status < 400 != (r == Allowed || r == PublicRoute) {
+		if info.Status < 400 != slices.Contains([]Reason{Allowed, PublicRoute, SignalApplied, SignalIgnored, SignalHeld}, r) {
 			t.Errorf("%s answers %d", r, info.Status)
 		}
 		if info.Status >= 400 && info.Cure == "" && r != ClientGone {

@@ -42,6 +42,7 @@ const (
 	EventLogout   EventKind = "logout"
 	EventSession  EventKind = "session" // refreshed, ended by the provider …
 	EventConfig   EventKind = "config"
+	EventSignal   EventKind = "signal" // a shared signal, and what became of it
 	EventAdmin    EventKind = "admin"
 	EventAudit    EventKind = "audit" // the log admits that events are missing
 )

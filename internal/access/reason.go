@@ -92,6 +92,16 @@ const (
 	DeviceCertForged        Reason = "device_certificate_forged"
 )
 
+// What became of a shared signal, and FactsChanged, which is why whatever is
+// open is decided on again.
+const (
+	SignalApplied Reason = "signal_applied"
+	SignalIgnored Reason = "signal_ignored"
+	SignalHeld    Reason = "signal_held"
+	SignalInvalid Reason = "signal_invalid"
+	FactsChanged  Reason = "facts_changed"
+)
+
 // Reasons of the policy.
 const (
 	NotAllowed    Reason = "not_allowed"
@@ -191,6 +201,12 @@ var infos = map[Reason]Info{
 	DeviceCertRevoked:       {http.StatusForbidden, "The device certificate was revoked", "The authority that issued the certificate of your device has taken it back.", "If the device is in your hands, have a new certificate issued by your IT department."},
 	DeviceCertStatusUnknown: {http.StatusForbidden, "The device certificate cannot be checked right now", "It is not known whether the certificate of your device is still good, because its authority does not say so.", "Try again in a few minutes."},
 	DeviceCertForged:        {http.StatusForbidden, "This is no proof of a device", "The request carries a certificate in a header, from a sender that may not vouch for devices.", "Use your managed device directly. If you see this in front of one, tell your IT department."},
+
+	SignalApplied: {http.StatusAccepted, "The signal was carried out", "Another party reported a change, and it was carried out here.", ""},
+	SignalIgnored: {http.StatusAccepted, "The signal changes nothing", "Another party reported a change that concerns nothing here.", ""},
+	SignalHeld:    {http.StatusAccepted, "The signal was not carried out", "Another party reported a change that would end more sessions at once than the configuration allows.", "If it is right, an operator can carry it out with doorward revoke."},
+	SignalInvalid: {http.StatusBadRequest, "The signal is not accepted", "The security event token does not fulfil the Shared Signals Framework 1.0, or is not for this receiver.", "The log has the details under this request."},
+	FactsChanged:  {http.StatusForbidden, "Something has changed", "What is known of you or your device is not what it was.", "Open the application again."},
 
 	NotAllowed:    {http.StatusForbidden, "You do not have access", "No rule of this application allows what you asked for.", "Use another account, or ask the owner of the application for access."},
 	GroupsUnknown: {http.StatusForbidden, "Your groups are not known", "Your identity provider did not say which groups you belong to, because there are too many.", "Ask your IT department to limit the groups it sends to this application."},

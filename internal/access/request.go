@@ -16,6 +16,7 @@ const (
 	LogoutPath       = Prefix + "logout"
 	ReplayPath       = Prefix + "replay"              // send a kept form again
 	BackChannelPath  = Prefix + "backchannel-logout"  // OpenID Connect Back-Channel Logout §2.5
+	SignalsPath      = Prefix + "signals"             // pushed security events, RFC 8935
 	FrontChannelPath = Prefix + "frontchannel-logout" // OpenID Connect Front-Channel Logout §2
 	ClientKeysPath   = Prefix + "client-jwks.json"    // our keys as a client, for providers
 	KeysPath         = Prefix + "jwks.json"           // our keys as the issuer of assertions

@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/access"},
 	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/jose"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/session"},
-	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy"},
+	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config"},
 	{"config/gendocs", "internal/serve", "internal/history"},
 	{"cmd/demo", "cmd/doorward"},
@@ -47,6 +47,7 @@ var only = map[string][]string{
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
 	"proxy":              {"internal/access", "internal/page", "internal/store"},
+	"signals":            {"internal/access", "internal/store", "internal/session", "internal/jose"},
 	"authn":              {"internal/access", "internal/page", "internal/store", "internal/session", "internal/jose"},
 }
 
@@ -62,7 +63,7 @@ var fences = map[string][]string{
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"go.opentelemetry.io":                 {"internal/telemetry"},
 	"go.yaml.in/yaml/v3":                  {"config", "cmd/doorward"},
-	"golang.org/x/oauth2":                 {"authn"},
+	"golang.org/x/oauth2":                 {"authn", "signals"},
 	"google.golang.org/grpc":              {"proxy/extauthz"},
 	"net/http/pprof":                      {},
 }

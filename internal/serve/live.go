@@ -18,6 +18,7 @@ import (
 	"github.com/doorward/doorward/internal/store"
 	"github.com/doorward/doorward/internal/telemetry"
 	"github.com/doorward/doorward/proxy"
+	"github.com/doorward/doorward/signals"
 )
 
 // live holds the configuration in force and replaces it whole, or not at all.
@@ -40,6 +41,7 @@ type installed struct {
 	cfg     *config.Config
 	authn   *authn.Authenticator
 	devices *devicecheck.Inspector
+	signals *signals.Receiver
 	stop    context.CancelFunc // ends the parts' background work
 }
 
@@ -69,7 +71,12 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Previous: before.devices, Log: l.log})
+	told, err := l.receiver(ctx, cfg, who, before.signals)
+	if err != nil {
+		return err
+	}
+	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Reports: told.Reports(),
+		Previous: before.devices, Log: l.log})
 	if err != nil {
 		return err
 	}
@@ -78,7 +85,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	}
 	err = l.door.Swap(&proxy.Snapshot{
 		Version: cfg.Version, Server: cfg.Server.Config, Routes: cfg.Table, Policy: cfg.Policy,
-		Identify: who, Inspect: devices, Login: who, Forms: who, AuditRequired: cfg.Audit.Required,
+		Identify: who, Inspect: devices, Login: who, Forms: who, Signals: told, AuditRequired: cfg.Audit.Required,
 	})
 	if err != nil {
 		return err
@@ -88,7 +95,8 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	running, stop := context.WithCancel(ctx)
 	go who.Run(running)
 	go devices.Run(running)
-	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, stop: stop})
+	go told.Run(running)
+	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop})
 	before.stop()
 	l.metrics.WatchProviders(who.Ready)
 	l.metrics.WatchSources(func() []telemetry.Source { return sources(devices) })
@@ -207,6 +215,7 @@ func (l *live) status() any {
 		"routes":    routeIDs(now.cfg),
 		"providers": providers,
 		"devices":   now.devices.Status(),
+		"signals":   now.signals.Status(),
 		"in_flight": l.door.InFlight(),
 	}
 }
