@@ -36,6 +36,11 @@ type File struct {
 	// Routes lists the protected applications. A request belongs to exactly one
 	// of them; their order means nothing.
 	Routes []access.Route `yaml:"routes"`
+	// Shadow names another configuration file whose policy decides on every
+	// request, too, without being enforced: what it would change is recorded and
+	// counted. It is loaded as strictly as this one and watched; with a mistake
+	// in it, it is reported and switched off. Its `shadow` means nothing.
+	Shadow string `yaml:"shadow"`
 	// Audit says where the record of every decision is written.
 	Audit audit.Config `yaml:"audit"`
 	// Tests are requests of people who are only imagined, with what the policy has

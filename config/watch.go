@@ -93,6 +93,15 @@ func Watch(ctx context.Context, cfg *Config, opts WatchOptions, changed func()) 
 	}
 }
 
+// Unread returns what Watch has to know of a configuration file that may not
+// load: the state of its files now. It is no configuration.
+func Unread(path string) *Config {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	return &Config{Path: path, stamps: stampsOf(namedFiles(path))}
+}
+
 // watch is the state of one Watch.
 type watch struct {
 	path  string

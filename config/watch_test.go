@@ -30,11 +30,6 @@ func observe(t *testing.T, cfg *Config) <-chan struct{} {
 	return changes
 }
 
-// loaded is the part of a Config that Watch needs.
-func loaded(path string) *Config {
-	return &Config{Path: path, stamps: stampsOf(namedFiles(path))}
-}
-
 func await(t *testing.T, changes <-chan struct{}, what string) {
 	t.Helper()
 	select {
@@ -51,7 +46,7 @@ func TestWatchNoticesHowPeopleWriteFiles(t *testing.T) {
 	path := filepath.Join(dir, "doorward.yaml")
 	write(t, path, withSecret)
 	write(t, filepath.Join(dir, "key"), "one")
-	changes := observe(t, loaded(path))
+	changes := observe(t, Unread(path))
 
 	write(t, path, withSecret+"# written in place\n")
 	await(t, changes, "a write in place")
@@ -80,7 +75,7 @@ func TestWatchNoticesAConfigMapUpdate(t *testing.T) {
 	publish("..2026_01", withSecret)
 	link(t, "..data/doorward.yaml", filepath.Join(dir, "doorward.yaml"))
 	link(t, "..data/key", filepath.Join(dir, "key"))
-	changes := observe(t, loaded(filepath.Join(dir, "doorward.yaml")))
+	changes := observe(t, Unread(filepath.Join(dir, "doorward.yaml")))
 
 	publish("..2026_02", withSecret)
 	if err := os.RemoveAll(filepath.Join(dir, "..2026_01")); err != nil {
@@ -96,7 +91,7 @@ func TestWatchFollowsTheFilesTheConfigurationNames(t *testing.T) {
 	path := filepath.Join(dir, "doorward.yaml")
 	secret := filepath.Join(elsewhere, "run", "secrets", "key")
 	write(t, path, "version: 1\n")
-	changes := observe(t, loaded(path))
+	changes := observe(t, Unread(path))
 
 	// The new version does not load, because the secret is missing …
 	write(t, path, "version: 1\nsessions: {key: {file: "+secret+"}}\n")
@@ -113,7 +108,7 @@ func TestWatchFollowsLinksOutOfTheDirectory(t *testing.T) {
 	path := filepath.Join(dir, "doorward.yaml")
 	write(t, filepath.Join(elsewhere, "real.yaml"), "version: 1\n")
 	link(t, filepath.Join(elsewhere, "real.yaml"), path)
-	changes := observe(t, loaded(path))
+	changes := observe(t, Unread(path))
 	write(t, filepath.Join(elsewhere, "real.yaml"), "version: 1\n# more\n")
 	await(t, changes, "a write behind a link")
 }
@@ -124,7 +119,7 @@ func TestWatchFollowsALinkedDirectory(t *testing.T) {
 	write(t, filepath.Join(dir, "releases/1/doorward.yaml"), "version: 1\n")
 	write(t, filepath.Join(dir, "releases/2/doorward.yaml"), "version: 1\n# second\n")
 	link(t, "releases/1", filepath.Join(dir, "current"))
-	changes := observe(t, loaded(filepath.Join(dir, "current/doorward.yaml")))
+	changes := observe(t, Unread(filepath.Join(dir, "current/doorward.yaml")))
 	link(t, "releases/2", filepath.Join(dir, "next"))
 	rename(t, filepath.Join(dir, "next"), filepath.Join(dir, "current"))
 	await(t, changes, "a link to the next release")
@@ -136,7 +131,7 @@ func TestWatchIgnoresNeighboursAndRepetitions(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "doorward.yaml")
 	write(t, path, "version: 1\n")
-	changes := observe(t, loaded(path))
+	changes := observe(t, Unread(path))
 	for range 50 {
 		write(t, filepath.Join(dir, "audit.jsonl"), "{}\n")
 	}
@@ -155,7 +150,7 @@ func TestWatchIgnoresNeighboursAndRepetitions(t *testing.T) {
 func TestWatchNoticesAChangeBeforeItStarted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "doorward.yaml")
 	write(t, path, "version: 1\n")
-	cfg := loaded(path)
+	cfg := Unread(path)
 	write(t, path, "version: 1\n# changed since\n")
 	await(t, observe(t, cfg), "a change since Load")
 }
@@ -166,7 +161,7 @@ func TestWatchPollsWhereNothingIsAnnounced(t *testing.T) {
 	root := t.TempDir()
 	write(t, filepath.Join(root, "a/b/doorward.yaml"), "version: 1\n")
 	write(t, filepath.Join(root, "new/b/doorward.yaml"), "version: 1\n# changed\n")
-	cfg := loaded(filepath.Join(root, "a/b/doorward.yaml"))
+	cfg := Unread(filepath.Join(root, "a/b/doorward.yaml"))
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, ended := make(chan struct{}, 100), make(chan error)
 	go func() {

@@ -103,6 +103,7 @@ func start(t *testing.T, name string, args ...string) *process {
 	}()
 	t.Cleanup(func() {
 		p.stop()
+		p.decideAgain()
 		if t.Failed() {
 			t.Logf("%s printed:\n%s", name, p.output())
 		}
@@ -145,6 +146,7 @@ func (p *process) ended() bool {
 // returns its exit code.
 func (p *process) stop() int {
 	p.t.Helper()
+	rememberFile(p.configuration()) // the next one in its place may write another
 	if !p.ended() {
 		p.cmd.Process.Signal(syscall.SIGTERM)
 	}

@@ -10,16 +10,29 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 // writeFile puts a file into a folder and returns its path.
 func writeFile(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
+	remember([]byte(text))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// readFile returns the text of a file.
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // site is a doorward of one application, for stories the demo cannot tell.
@@ -43,6 +56,14 @@ routes: %s
 	s.process = start(t, "doorward", "serve", "--config", s.config)
 	s.waitFor("serving", 1)
 	return s
+}
+
+// waitForRequest returns the record of the last request for a path.
+func (s *site) waitForRequest(path string) access.Event {
+	s.t.Helper()
+	return waitForEvent(s.t, filepath.Join(s.dir, "audit.jsonl"), func(e *access.Event) bool {
+		return e.Kind == access.EventDecision && e.Request.Path == path
+	})
 }
 
 // A provider that is down at the start keeps nobody out who needs no login, and

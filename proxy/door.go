@@ -43,10 +43,12 @@ type Door struct {
 	proxyLog *log.Logger // ReverseProxy's own remarks
 	buffers  buffers
 
-	live     atomic.Pointer[generation]
-	inFlight atomic.Int64
-	base     context.Context
-	close    context.CancelFunc
+	live atomic.Pointer[generation]
+	// candidate is decided with, and not enforced. Nil: there is none.
+	candidate atomic.Pointer[Candidate]
+	inFlight  atomic.Int64
+	base      context.Context
+	close     context.CancelFunc
 }
 
 // New returns a door that answers 503 until the first Swap.

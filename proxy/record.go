@@ -74,6 +74,7 @@ func (p *passage) record() {
 		e.Response.BytesIn += p.body.n.Load()
 	}
 	e.Response.Duration = p.door.now().Sub(p.start)
+	p.compare()
 	p.door.recorder.Record(e)
 }
 

@@ -11,12 +11,16 @@ import (
 )
 
 func serveCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	var shadow string
+	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the proxy",
 		Long: "Run the proxy until SIGTERM or Ctrl-C. SIGHUP, and any change of the configuration or a file it\n" +
-			"names, loads the configuration again; one with mistakes is reported and the running one stays.",
-		Args: cobra.NoArgs,
+			"names, loads the configuration again; one with mistakes is reported and the running one stays.\n" +
+			"A second configuration may decide on the same requests without being enforced (--shadow): where\n" +
+			"it differs is recorded in the audit log and counted.",
+		Example: "  doorward serve --config doorward.yaml --shadow next.yaml",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
@@ -26,6 +30,7 @@ func serveCommand(s *settings) *cobra.Command {
 			err := serve.Run(ctx, serve.Options{
 				Config:  s.config,
 				Version: buildVersion(),
+				Shadow:  shadow,
 				Reload:  reload,
 			})
 			if err != nil {
@@ -34,4 +39,6 @@ func serveCommand(s *settings) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&shadow, "shadow", "", "a candidate configuration `file` to decide with and not to enforce (default: the key shadow)")
+	return cmd
 }

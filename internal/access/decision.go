@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -108,6 +109,14 @@ type Shadow struct {
 	Rule    string  `json:"rule"`
 	Outcome Outcome `json:"outcome"`
 	Reason  Reason  `json:"reason,omitempty"`
+}
+
+// Differs reports whether two verdicts on one request mean something else to
+// the visitor: another outcome, another reason, or other things that are
+// missing. Which of several rules allowed is no difference.
+func (d *Decision) Differs(other *Decision) bool {
+	return d.Outcome != other.Outcome || d.Reason != other.Reason ||
+		!slices.EqualFunc(d.Needs, other.Needs, func(a, b Need) bool { return a.Reason == b.Reason })
 }
 
 // LoginOnly reports whether a new login is all that is missing, and merges what

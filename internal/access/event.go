@@ -13,6 +13,9 @@ type Event struct {
 	Request  *Request  `json:"request,omitempty"`
 	Decision *Decision `json:"decision,omitempty"`
 	Response Response  `json:"response,omitzero"`
+	// Candidate is what a candidate configuration would have decided, where that
+	// differs. It was not enforced.
+	Candidate *Candidate `json:"candidate,omitempty"`
 	// Incomplete tells that something of the request is missing in the record:
 	// what looked like a token was taken out of it, or claims that could not be
 	// encoded. Deciding again may then end differently.
@@ -30,6 +33,13 @@ type Event struct {
 	// Session is the id of the session concerned.
 	Session string `json:"session,omitempty"`
 	Note    string `json:"note,omitempty"`
+}
+
+// Candidate is the verdict of a configuration that is not in force.
+type Candidate struct {
+	// Route is the route that the candidate has for the request.
+	Route    string   `json:"route,omitempty"`
+	Decision Decision `json:"decision"`
 }
 
 // EventKind sorts events.

@@ -32,6 +32,8 @@ type live struct {
 	store    store.Store
 	tls      *proxy.TLS // nil: plaintext
 
+	candidate candidate // decided with, not enforced
+
 	installing sync.Mutex // one reload at a time
 	current    atomic.Pointer[installed]
 }
@@ -98,6 +100,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	go told.Run(running)
 	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop})
 	before.stop()
+	l.candidate.follow(ctx, cfg)
 	l.metrics.WatchProviders(who.Ready)
 	l.metrics.WatchSources(func() []telemetry.Source { return sources(devices) })
 	l.metrics.Loaded(cfg.Version, routeIDs(cfg), providerIDs(cfg))
@@ -210,7 +213,7 @@ func (l *live) status() any {
 			providers[id] = err.Error()
 		}
 	}
-	return map[string]any{
+	status := map[string]any{
 		"config":    now.cfg.Version,
 		"routes":    routeIDs(now.cfg),
 		"providers": providers,
@@ -218,6 +221,10 @@ func (l *live) status() any {
 		"signals":   now.signals.Status(),
 		"in_flight": l.door.InFlight(),
 	}
+	if candidate := l.candidate.status(); candidate != nil {
+		status["candidate"] = candidate
+	}
+	return status
 }
 
 func routeIDs(cfg *config.Config) []string {

@@ -30,6 +30,9 @@ type Options struct {
 	// LogTo receives the operator's log, as the section `log` of the
 	// configuration wants it. Default os.Stderr.
 	LogTo io.Writer
+	// Shadow is the path of a configuration file that is decided with and not
+	// enforced, instead of the one that `shadow` names. May be empty.
+	Shadow string
 	// Reload asks for the configuration to be loaded again, as SIGHUP does.
 	// May be nil.
 	Reload <-chan os.Signal
@@ -91,6 +94,7 @@ func Run(ctx context.Context, opts Options) error {
 	live := &live{
 		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept,
 	}
+	live.candidate.live = live
 	defer live.stop()
 	if err := live.install(ctx, cfg); err != nil {
 		return err

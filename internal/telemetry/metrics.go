@@ -35,6 +35,8 @@ type Metrics struct {
 	decide         prometheus.Histogram
 	upstreamErrors *prometheus.CounterVec
 	shadow         *prometheus.CounterVec
+	differences    *prometheus.CounterVec
+	candidate      *prometheus.GaugeVec
 	inFlight       *prometheus.GaugeVec
 	logins         *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
@@ -80,6 +82,10 @@ func New(opts Options) *Metrics {
 			"Allowed requests the upstream did not answer, by route and reason.", "route", "reason"),
 		shadow: counter("doorward_shadow_decisions_total",
 			"Verdicts that rules in report mode would have changed.", "route", "rule", "outcome"),
+		differences: counter("doorward_candidate_differences_total",
+			"Requests on which the candidate configuration would have decided differently, by both outcomes. Equal ones differ in what is missing.", "outcome", "candidate"),
+		candidate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "doorward_candidate_info",
+			Help: "1 while a candidate configuration is decided with, by version; 0 while it cannot be loaded."}, []string{"version"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "doorward_requests_in_flight",
 			Help: "Requests and open connections being served, by door."}, []string{"door"}),
 		logins: counter("doorward_logins_total",
@@ -96,7 +102,7 @@ func New(opts Options) *Metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_build_info",
 		Help: "Always 1; the label names the version of the program.", ConstLabels: prometheus.Labels{"version": opts.Version}})
 	build.Set(1)
-	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstreamErrors, m.shadow, m.inFlight, m.logins,
+	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstreamErrors, m.shadow, m.differences, m.candidate, m.inFlight, m.logins,
 		m.reloads, m.reloaded, m.configInfo, build, &m.samples,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// An alert on a counter needs its zero: without it the first failure is
@@ -150,10 +156,32 @@ func (m *Metrics) decision(e *access.Event) {
 	case access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamBroken:
 		m.upstreamErrors.WithLabelValues(route, string(e.Response.Reason)).Inc()
 	}
+	if e.Candidate != nil {
+		m.differences.WithLabelValues(decision.Outcome.String(), e.Candidate.Decision.Outcome.String()).Inc()
+	}
 	for _, s := range decision.Shadow { // rule names come from the policy, so the configuration bounds them
 		m.shadow.WithLabelValues(route, s.Rule, s.Outcome.String()).Inc()
 	}
 }
+
+// Candidate tells that a candidate configuration is decided with, that it could
+// not be loaded, or, with neither a version nor an error, that there is none.
+func (m *Metrics) Candidate(version string, err error) {
+	m.candidate.Reset()
+	switch {
+	case err != nil:
+		m.candidate.WithLabelValues(none).Set(0)
+	case version != "":
+		m.candidate.WithLabelValues(version).Set(1)
+		for _, outcome := range outcomes {
+			for _, would := range outcomes {
+				m.differences.WithLabelValues(outcome.String(), would.String())
+			}
+		}
+	}
+}
+
+var outcomes = []access.Outcome{access.Deny, access.Challenge, access.Allow}
 
 // login takes the provider from the actor, PROVIDER:SUB; for a login that
 // failed before anybody was known that is "PROVIDER:" or nothing.
