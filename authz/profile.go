@@ -82,9 +82,9 @@ func (c *profileCheck) result(dev *access.Device, now time.Time) access.Tri {
 }
 
 // graceEnds is when a failure stops being tolerated, the zero time if it never
-// was. A failure that nobody saw begin is not.
+// was. A failure that nobody saw begin is not, nor is any on a device at high risk.
 func (c *profileCheck) graceEnds(dev *access.Device) time.Time {
-	if c.grace == 0 || dev.NonCompliantSince.IsZero() || c.fact(dev) == c.pass {
+	if c.grace == 0 || dev.NonCompliantSince.IsZero() || c.fact(dev) == c.pass || dev.Risk == access.RiskHigh {
 		return time.Time{}
 	}
 	ends := dev.NonCompliantSince.Add(c.grace)

@@ -288,7 +288,7 @@ func (ref reference) profile(name string, req *access.Request, maxAge time.Durat
 		"owned": {dev.Owned, access.DeviceOfAnotherUser}, "certificate": {dev.ByCertificate, access.DeviceCertMissing}, "claim": {dev.ByClaim, access.DeviceClaimMissing},
 	}
 	since := dev.NonCompliantSince
-	tolerated := !since.IsZero() && !since.Add(source.Grace.Std()).Before(req.Time) && !since.After(req.Time.Add(5*time.Minute)) &&
+	tolerated := !since.IsZero() && dev.Risk != access.RiskHigh && !since.Add(source.Grace.Std()).Before(req.Time) && !since.After(req.Time.Add(5*time.Minute)) &&
 		(dev.GraceUntil.IsZero() || req.Time.Before(dev.GraceUntil)) && req.Time.Before(since.Add(source.Grace.Std()))
 	for _, item := range source.All {
 		fact, isCheck := facts[item]

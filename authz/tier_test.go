@@ -192,6 +192,7 @@ func TestGraceToTheSecond(t *testing.T) {
 		}, access.Challenge},
 		{"unknown is not tolerated", func(d *access.Device) { d.Compliant, d.NonCompliantSince = access.Unknown, noon }, access.Challenge},
 		{"for nothing but compliance", func(d *access.Device) { d.NonCompliantSince, d.DiskEncrypted = noon, access.No }, access.Challenge},
+		{"not at high risk", func(d *access.Device) { d.NonCompliantSince, d.Risk = noon, access.RiskHigh }, access.Challenge},
 		{"in the future", func(d *access.Device) { d.NonCompliantSince = noon.Add(time.Hour) }, access.Challenge},
 	}
 	for _, tt := range tests {

@@ -34,6 +34,14 @@ type Options struct {
 	// Reports narrows what the inventories say by what others reported since.
 	// Nil: nobody does.
 	Reports Reports
+	// Keep keeps the last good snapshot of every inventory over restarts. Nil:
+	// nothing is kept.
+	Keep Keeper
+	// Signal is called after facts about devices have changed, so that whatever
+	// is open on them can be decided on again: once per device, or once without
+	// a device where they are many or an inventory went away. It is called from
+	// several goroutines and must not block. Default: nothing.
+	Signal func(access.Signal)
 	// Transport sends the requests to remote inventories. Default: one of its
 	// own, which honours the proxy of the environment.
 	Transport http.RoundTripper
@@ -75,9 +83,10 @@ type SourceStatus struct {
 	Err          string    `json:"error,omitempty"`
 }
 
-// New reads every source once and returns the Inspector. A source that cannot
-// be read is no error: it is failing until it can. An error means that the
-// configuration is invalid.
+// New reads every source once, all at the same time, and returns the Inspector.
+// It does not wait for a remote inventory whose kept snapshot still counts. A
+// source that cannot be read is no error: it is failing until it can. An error
+// means that the configuration is invalid.
 func New(opts Options) (*Inspector, error) {
 	faults := access.NewFaults("devices")
 	opts.Config.Validate(faults)
@@ -118,10 +127,17 @@ func New(opts Options) (*Inspector, error) {
 		if err != nil {
 			return nil, fmt.Errorf("devicecheck: %w", err)
 		}
-		src := &source{Source: s, fetcher: fetcher, now: opts.Now, log: opts.Log, rand: world.rand}
-		src.start(opts.Previous)
-		i.sources = append(i.sources, src)
+		i.sources = append(i.sources, &source{
+			Source: s, fetcher: fetcher, now: opts.Now, log: opts.Log, rand: world.rand, signal: opts.Signal,
+			useLastKnown: opts.Config.OnUnavailable.UseLastKnown.Std(), readings: readings{wanted: make(chan struct{}, 1)},
+			kept: newKept(opts.Keep, s, opts.Now, opts.Log),
+		})
 	}
+	var started sync.WaitGroup
+	for _, s := range i.sources {
+		started.Go(func() { s.start(opts.Previous) })
+	}
+	started.Wait()
 	return i, nil
 }
 

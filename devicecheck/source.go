@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 const (
@@ -71,13 +73,19 @@ type source struct {
 	state   atomic.Pointer[state]
 	now     func() time.Time
 	log     *slog.Logger
+	// useLastKnown is how long facts count while the inventory cannot be read.
+	useLastKnown time.Duration
+	kept         *kept
+	readings     readings
+	signal       func(access.Signal) // may be nil
 	// rand spreads the readings of remote inventories, so that replicas do not
 	// ask all at once. Nil: they are read exactly every refresh.
 	rand func() float64
 }
 
 // start gives the source its first state: that of the same source in the
-// Inspector before, or else what can be read now.
+// Inspector before, or else the snapshot that was kept, or else what can be read
+// now. Nothing waits for the network while a kept snapshot counts.
 func (s *source) start(previous *Inspector) {
 	if previous != nil {
 		for _, old := range previous.sources {
@@ -87,13 +95,35 @@ func (s *source) start(previous *Inspector) {
 			}
 		}
 	}
-	s.state.Store(&state{source: s.ID})
+	first := &state{source: s.ID}
+	if s.kept != nil {
+		first = s.kept.load(first)
+	}
+	s.state.Store(first)
+	if s.remote() && first.counts(s.now(), s.useLastKnown) {
+		return
+	}
 	s.loadWithin(context.Background(), startTimeout)
+}
+
+// counts reports whether the facts of a failing source may still be used.
+func (s *state) counts(now time.Time, useLastKnown time.Duration) bool {
+	return s.inv != nil && useLastKnown > 0 && now.Sub(s.failingSince) <= useLastKnown
 }
 
 // load reads the inventory once and reports whether anything but its age
 // changed. One goroutine at a time may call it.
-func (s *source) load(ctx context.Context) bool { return s.loadWithin(ctx, fetchTimeout) }
+func (s *source) load(ctx context.Context) bool {
+	old, done := s.state.Load(), s.readings.begin()
+	changed := s.loadWithin(ctx, fetchTimeout)
+	done(s.now())
+	next := s.state.Load()
+	s.signalChanges(old, next) // after the swap, so that who decides again sees it
+	if ctx.Err() == nil {
+		s.kept.keep(ctx, next)
+	}
+	return changed
+}
 
 func (s *source) loadWithin(ctx context.Context, limit time.Duration) bool {
 	limited, cancel := context.WithTimeout(ctx, limit)
@@ -110,6 +140,9 @@ func (s *source) loadWithin(ctx context.Context, limit time.Duration) bool {
 		if !old.failing() {
 			next.failingSince = s.now()
 		}
+	}
+	if next.inv != nil && next.inv != old.inv {
+		next.inv.follow(old.inv, s.now())
 	}
 	s.state.Store(next)
 	return s.report(old, next)
@@ -138,8 +171,8 @@ func (s *state) size() int {
 	return len(s.inv.devices)
 }
 
-// run loads the inventory at once, at every announcement and at every refresh,
-// until ctx ends. changed is called after each load that changed something.
+// run loads the inventory at once, at every announcement, whenever somebody
+// wants it to and at every refresh, until ctx ends. changed is called after each load that changed something.
 func (s *source) run(ctx context.Context, changed func(SourceStatus)) {
 	var announced <-chan struct{}
 	watched := true // so that a failure is logged once
@@ -156,6 +189,7 @@ func (s *source) run(ctx context.Context, changed func(SourceStatus)) {
 			if !ok { // what was watched is gone, so look at once
 				announced = nil
 			}
+		case <-s.readings.wanted:
 		case <-timer.C:
 		}
 		if s.load(ctx) {

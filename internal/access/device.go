@@ -111,8 +111,8 @@ type Profile struct {
 	// Grace lets a device go on that fails `compliant`, and nothing else, for
 	// this long after its inventory was first read saying so. It begins only
 	// where the inventory called the device compliant before, or grants a grace
-	// period of its own, and ends with that period if it is shorter. It needs
-	// `compliant` in `all`. Default: not at all.
+	// period of its own, and ends with that period if it is shorter. A device at
+	// high risk has none. It needs `compliant` in `all`. Default: not at all.
 	Grace Duration `yaml:"grace"`
 	// Fix is the page that helps a visitor to pass the checks.
 	Fix string `yaml:"fix"`

@@ -75,6 +75,7 @@ const (
 	DeviceSourceUnavailable Reason = "device_source_unavailable"
 	DeviceMismatch          Reason = "device_mismatch"
 	DeviceSourceNotAccepted Reason = "device_source_not_accepted"
+	DeviceChanged           Reason = "device_changed"
 	DeviceOfAnotherUser     Reason = "device_of_another_user"
 	DeviceClaimMissing      Reason = "device_claim_missing"
 )
@@ -188,6 +189,7 @@ var infos = map[Reason]Info{
 	DeviceFactsTooOld:       {http.StatusForbidden, "What is known about this device is too old", "Your device has not reported to the device management recently.", "Connect the device to the network, let it synchronise, then try again."},
 	DeviceSourceUnavailable: {http.StatusForbidden, "The device cannot be checked right now", "The device management cannot be reached.", "Try again in a few minutes."},
 	DeviceMismatch:          {http.StatusForbidden, "The device is not the one it claims to be", "Two proofs of the device's identity name different devices.", "Log out and in again on this device. If it persists, tell your IT department."},
+	DeviceChanged:           {http.StatusForbidden, "What is known about this device has changed", "The device management says something else about your device than before.", "Open the application again."},
 	DeviceSourceNotAccepted: {http.StatusForbidden, "Another inventory has to know this device", "What is known about your device comes from a device management that does not count for this application.", "Enrol the device where your IT department asks for it."},
 	DeviceOfAnotherUser:     {http.StatusForbidden, "This device belongs to someone else", "The device management names another person as the owner of this device.", "Use your own device, or log in as the person this device belongs to. If it has changed hands, tell your IT department."},
 	DeviceClaimMissing:      {http.StatusForbidden, "Your login does not name this device", "This application needs your identity provider to confirm the device, and your login does not say which one you use.", "Log out and in again with the browser profile that your IT department set up on this device."},
@@ -250,7 +252,7 @@ func (r Reason) AboutDevice() bool {
 	switch r {
 	case DeviceMissing, DeviceUnknown, DeviceNotManaged, DeviceNotCompliant, DeviceNotEncrypted,
 		DeviceJailbroken, DeviceAtRisk, DeviceOSTooOld, DeviceFactMissing, DeviceFactsTooOld,
-		DeviceSourceUnavailable, DeviceMismatch, DeviceSourceNotAccepted, DeviceOfAnotherUser, DeviceClaimMissing,
+		DeviceSourceUnavailable, DeviceMismatch, DeviceSourceNotAccepted, DeviceChanged, DeviceOfAnotherUser, DeviceClaimMissing,
 		DeviceCertMissing, DeviceCertInvalid, DeviceCertAuthority, DeviceCertPurpose, DeviceCertExpired,
 		DeviceCertNotYetValid, DeviceCertRevoked, DeviceCertStatusUnknown, DeviceCertForged:
 		return true

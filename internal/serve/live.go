@@ -77,8 +77,12 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	snapshotKey, err := l.sessions.Key(ctx, "device snapshots")
+	if err != nil {
+		return err
+	}
 	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Reports: told.Reports(),
-		Previous: before.devices, Log: l.log})
+		Keep: session.NewVault(l.store, "device", snapshotKey), Previous: before.devices, Log: l.log})
 	if err != nil {
 		return err
 	}
