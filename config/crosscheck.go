@@ -3,10 +3,12 @@ package config
 import (
 	"maps"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/doorward/doorward/authn"
+	"github.com/doorward/doorward/devicecheck"
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -17,7 +19,16 @@ func crossCheck(f *File, at access.Faults) {
 	checkRoutes(f, at)
 	checkLoginHost(f, at)
 	checkDeviceClaims(f, at)
+	checkDeviceCertificates(f, at)
 	checkSignals(f, at)
+}
+
+// checkDeviceCertificates reports a revocation of certificates that nobody
+// accepts in the first place.
+func checkDeviceCertificates(f *File, at access.Faults) {
+	if f.Server.TLS.ClientCA == "" && !reflect.DeepEqual(f.Devices.Certificates.Revocation, devicecheck.Revocation{}) {
+		at.At("devices.certificates.revocation").Add("add server.tls.client_ca with the authorities of your devices", "no device is ever believed its certificate")
+	}
 }
 
 // checkSignals reports transmitters that nobody can tell apart, that speak for

@@ -285,6 +285,7 @@ func TestBadInput(t *testing.T) {
 		{"device claims of an unknown provider", "groups:\n", "devices: {sources: [{id: a, type: file, path: d.csv}], match: [claim.deviceid], claims_from: [crop]}\ngroups:\n", 6, "crop"},
 		{"owners of just any provider", "groups:\n", "  - {id: partner, issuer: https://p.example.com, client_id: x, client_secret: {file: client-secret}}\ndevices: {sources: [{id: a, type: file, path: d.csv}], match: [certificate.serial], owner: email}\ngroups:\n", 7, "name anybody as the owner"},
 		{"an owner who is compared with nothing", "groups:\n", "devices: {profiles: {mine: {all: [known, owned]}}}\ngroups:\n", 6, "what the owner of a device is compared with"},
+		{"revocation of certificates that nobody accepts", "groups:\n", "devices: {certificates: {revocation: {crls: [a.crl]}}}\ngroups:\n", 6, "add server.tls.client_ca"},
 		{"https without TLS", "http://wiki.localhost:8080", "https://wiki.localhost", 10, "no visitor arrives by https"},
 		{"http with TLS", "listen: 127.0.0.1:8080", "tls: {certificates: [{cert: tls.crt, key: tls.key}]}", 10, "no visitor arrives by http"},
 		{"login host is an application", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8080\n  auth_url: http://WIKI.localhost:8080", 4, "the login host is also the address"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 )
 
 // locate deals with the paths in decoded sections that do not follow from a
@@ -18,6 +19,11 @@ func (d *decoder) locate(f *File) {
 	}
 	for i := range f.Devices.Sources {
 		d.absolute(&f.Devices.Sources[i].Path)
+	}
+	for i, entry := range f.Devices.Certificates.Revocation.CRLs {
+		if !strings.Contains(entry, "://") {
+			d.absolute(&f.Devices.Certificates.Revocation.CRLs[i])
+		}
 	}
 	for i := range f.Providers {
 		at, provider := fmt.Sprintf("providers[%d]", i), &f.Providers[i]

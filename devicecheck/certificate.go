@@ -25,14 +25,22 @@ type certificate struct {
 	facts      access.Certificate
 	commonName string
 	sans       []string // those of facts.SANs that can name a device
+
+	// Where to learn whether it, or an authority above it, was revoked: how each
+	// is known to its own authority, the lists that they name, and the answer
+	// about the first.
+	chain  []issued
+	lists  []*listSource
+	answer *answer
 }
 
 // verifier verifies client certificates. The TLS listener only asks for one and
 // makes sure that the client holds the key; whether to believe the certificate
 // is decided here, so that a visitor without a device still gets a page.
 type verifier struct {
-	roots *x509.CertPool
-	cache *lru.Cache[chainKey, verdict]
+	roots      *x509.CertPool
+	revocation *revocation // nil: nobody asks
+	cache      *lru.Cache[chainKey, verdict]
 }
 
 // chainKey is a hash over every certificate the client sent, since the
@@ -46,12 +54,12 @@ type verdict struct {
 	from, until time.Time
 }
 
-func newVerifier(roots *x509.CertPool) (*verifier, error) {
+func newVerifier(roots *x509.CertPool, revocation *revocation) (*verifier, error) {
 	cache, err := lru.New[chainKey, verdict](maxCachedCertificates)
 	if err != nil {
 		return nil, err
 	}
-	return &verifier{roots: roots, cache: cache}, nil
+	return &verifier{roots: roots, revocation: revocation, cache: cache}, nil
 }
 
 // verify returns the leaf of chain as it is at the time of the request.
@@ -72,46 +80,48 @@ func (v *verifier) verify(chain []*x509.Certificate, at time.Time) (*certificate
 		return known.cert, known.err
 	}
 	var now verdict
-	if now.from, now.until, now.err = v.check(chain, at); now.err != nil {
+	var verified []*x509.Certificate
+	if verified, now.from, now.until, now.err = v.check(chain, at); now.err != nil {
 		// Only the text is kept: the errors of x509 hold on to certificates, and
 		// anybody can send as many as they like.
 		now.err = access.Because(reasonOf(now.err, at), errors.New(clip(now.err.Error())))
 		now.from, now.until = at, at.Add(refusedFor)
 	} else {
 		now.cert = describe(chain[0], fingerprint)
+		v.revocation.introduce(now.cert, verified)
 	}
 	v.cache.Add(key, now)
 	return now.cert, now.err
 }
 
-// check verifies the chain and returns the span in which its certificates are
-// valid.
-func (v *verifier) check(chain []*x509.Certificate, at time.Time) (from, until time.Time, err error) {
+// check verifies the chain and returns it, from the leaf to an authority that is
+// trusted, with the span in which its certificates are valid.
+func (v *verifier) check(chain []*x509.Certificate, at time.Time) (verified []*x509.Certificate, from, until time.Time, err error) {
 	leaf := chain[0]
 	switch {
 	case v.roots == nil: // x509 would fall back on the system's authorities
-		return from, until, access.Becausef(access.DeviceCertAuthority, "no certificate authority for devices is configured")
+		return nil, from, until, access.Becausef(access.DeviceCertAuthority, "no certificate authority for devices is configured")
 	case at.IsZero(): // x509 would fall back on the clock
-		return from, until, errors.New("the time of the request is not known")
+		return nil, from, until, errors.New("the time of the request is not known")
 	case leaf.IsCA:
-		return from, until, access.Becausef(access.DeviceCertPurpose, "the certificate is that of an authority")
+		return nil, from, until, access.Becausef(access.DeviceCertPurpose, "the certificate is that of an authority")
 	case !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth):
 		// x509 accepts a leaf without the extension for every purpose.
-		return from, until, access.Becausef(access.DeviceCertPurpose, "the certificate does not name client authentication as its purpose")
+		return nil, from, until, access.Becausef(access.DeviceCertPurpose, "the certificate does not name client authentication as its purpose")
 	}
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	verified, err := leaf.Verify(x509.VerifyOptions{
+	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots: v.roots, Intermediates: between, CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
-		return from, until, err
+		return nil, from, until, err
 	}
 	from, until = leaf.NotBefore, leaf.NotAfter
-	for _, c := range verified[0] {
+	for _, c := range chains[0] {
 		if c.NotBefore.After(from) {
 			from = c.NotBefore
 		}
@@ -119,7 +129,7 @@ func (v *verifier) check(chain []*x509.Certificate, at time.Time) (from, until t
 			until = c.NotAfter
 		}
 	}
-	return from, until, nil
+	return chains[0], from, until, nil
 }
 
 // reasonOf tells what an error of the verification means.

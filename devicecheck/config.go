@@ -49,6 +49,9 @@ type Config struct {
 	// where there are several. Default: it is not known who owns a device.
 	Owner string `yaml:"owner"`
 
+	// Certificates says what is asked of device certificates.
+	Certificates Certificates `yaml:"certificates"`
+
 	// DevicePolicy says what the facts are worth; package authz applies it.
 	access.DevicePolicy `yaml:",inline"`
 }
@@ -173,6 +176,7 @@ func (c Config) Validate(f access.Faults) {
 	if len(c.Sources) > 0 && len(c.Match) == 0 {
 		f.At("match").Add("add match: [certificate.serial]", "match is empty, so no device can be found in the sources")
 	}
+	c.Certificates.Revocation.validate(f.At("certificates.revocation"))
 	if _, err := parseOwner(c.Owner); err != nil {
 		f.At("owner").Add("use email, username, sub or claim.NAME", "%s", err)
 	}

@@ -20,6 +20,10 @@ type Options struct {
 	// ClientCAs are the authorities device certificates must chain to. Nil: no
 	// certificate is accepted.
 	ClientCAs *x509.CertPool
+	// Authorities are the certificates in ClientCAs. Their revocation lists can be
+	// verified before the first device comes; those of authorities in between
+	// wait for it.
+	Authorities []*x509.Certificate
 	// Previous is the Inspector this one replaces at a reload of the
 	// configuration. Sources that did not change keep what it has read.
 	Previous *Inspector
@@ -61,13 +65,15 @@ type Reports interface {
 // Inspector tells on which device a request was made. Its methods may be called
 // from several goroutines.
 type Inspector struct {
-	match    []proof
-	owner    ownerKey
-	sources  []*source
-	verifier *verifier
-	log      *slog.Logger
-	onChange func(SourceStatus)
-	reports  Reports
+	match []proof
+	owner ownerKey
+	// revocation is nil where nobody asks whether certificates were revoked.
+	revocation *revocation
+	sources    []*source
+	verifier   *verifier
+	log        *slog.Logger
+	onChange   func(SourceStatus)
+	reports    Reports
 }
 
 // SourceStatus is the state of one inventory, for metrics and operators.
@@ -106,11 +112,13 @@ func New(opts Options) (*Inspector, error) {
 	if opts.OnChange == nil {
 		opts.OnChange = func(SourceStatus) {}
 	}
-	verifier, err := newVerifier(opts.ClientCAs)
+	world := outside{transport: opts.Transport, now: opts.Now, rand: opts.Rand}.orReal()
+	revocation := startRevocation(opts.Config.Certificates.Revocation, opts, world)
+	verifier, err := newVerifier(opts.ClientCAs, revocation)
 	if err != nil {
 		return nil, fmt.Errorf("devicecheck: %w", err)
 	}
-	i := &Inspector{verifier: verifier, log: opts.Log, onChange: opts.OnChange, reports: opts.Reports}
+	i := &Inspector{verifier: verifier, revocation: revocation, log: opts.Log, onChange: opts.OnChange, reports: opts.Reports}
 	i.owner, _ = parseOwner(opts.Config.Owner) // Validate has tried it
 	i.owner.from = opts.Config.ClaimsFrom
 	for _, entry := range opts.Config.Match {
@@ -121,7 +129,6 @@ func New(opts Options) (*Inspector, error) {
 		p.from = opts.Config.ClaimsFrom
 		i.match = append(i.match, p)
 	}
-	world := outside{transport: opts.Transport, now: opts.Now, rand: opts.Rand}.orReal()
 	for _, s := range opts.Config.Sources {
 		fetcher, err := newFetcher(s, world)
 		if err != nil {
@@ -146,6 +153,11 @@ func (i *Inspector) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, s := range i.sources {
 		all.Go(func() { s.run(ctx, i.onChange) })
+	}
+	if i.revocation != nil {
+		all.Go(func() {
+			i.revocation.run(ctx, func() { i.onChange(SourceStatus{ID: "revocation", Type: "revocation"}) })
+		})
 	}
 	all.Wait()
 }
@@ -221,8 +233,8 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	return nil
 }
 
-// certificate returns the verified client certificate, nil if there is none,
-// and what is wrong with it.
+// certificate returns the client certificate if it could be verified, and what
+// is wrong with it, which may also be that it was revoked.
 func (i *Inspector) certificate(r *http.Request, req *access.Request) (*certificate, access.Reason) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil, ""
@@ -232,7 +244,7 @@ func (i *Inspector) certificate(r *http.Request, req *access.Request) (*certific
 		i.log.Debug("device certificate refused", "request", req.ID, "err", err)
 		return nil, access.ReasonOf(err)
 	}
-	return cert, ""
+	return cert, i.revocation.status(r.Context(), cert, req.Time)
 }
 
 // lookup returns the device as the first source lists it that knows it.

@@ -300,7 +300,7 @@ func (s *Signer) assert(ctx context.Context, issuer string, req *access.Request,
 	c := claims{Issuer: issuer, Audience: req.Origin(), Subject: id.User(), Provider: id.Provider,
 		Email: id.Email, EmailVerified: id.EmailVerified, Name: id.Name, Username: id.Username,
 		Groups: groups, ACR: id.Login.ACR, AMR: id.Login.AMR, ClientID: id.ClientID, Scope: strings.Join(id.Scopes, " "),
-		Device: deviceClaim{req.Device.ID}}
+		Device: deviceClaim{req.Device.ProvenID()}}
 	if at := id.Login.Time; !at.IsZero() {
 		c.AuthTime = at.Unix()
 	}

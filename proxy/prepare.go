@@ -131,7 +131,7 @@ func (h headerRule) value(req *access.Request, groups []string) string {
 	case "provider":
 		value = headerText(id.Provider)
 	case "device":
-		value = headerText(req.Device.ID)
+		value = headerText(req.Device.ProvenID())
 	case "claim":
 		value = claimText(id.Claims[h.claim])
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"sync/atomic"
 )
@@ -56,7 +57,7 @@ func serverTLS(c *TLSConfig) (*tls.Config, error) {
 	if len(conf.Certificates) == 0 {
 		return nil, fmt.Errorf("no certificate is configured")
 	}
-	pool, err := c.ClientCAs()
+	pool, _, err := c.ClientCAs()
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +70,22 @@ func serverTLS(c *TLSConfig) (*tls.Config, error) {
 	return conf, nil
 }
 
-// ClientCAs reads the authorities that device certificates are verified with.
-// It returns nil if none are configured.
-func (c *TLSConfig) ClientCAs() (*x509.CertPool, error) {
+// ClientCAs reads the authorities that device certificates are verified with, as
+// a pool and one by one. It returns nil if none are configured.
+func (c *TLSConfig) ClientCAs() (*x509.CertPool, []*x509.Certificate, error) {
 	if c.ClientCA == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
-	pool, _, err := readPool(c.ClientCA)
-	return pool, err
+	pool, text, err := readPool(c.ClientCA)
+	if err != nil {
+		return nil, nil, err
+	}
+	var authorities []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		// The pool leaves out what it cannot use, too.
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			authorities = append(authorities, cert)
+		}
+	}
+	return pool, authorities, nil
 }

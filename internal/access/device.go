@@ -64,6 +64,15 @@ type Device struct {
 	Certificate Certificate `json:"certificate,omitzero"`
 }
 
+// ProvenID is the id of a device that proved to be it: what an application may
+// be told. It is empty where the proof cannot be believed.
+func (d *Device) ProvenID() string {
+	if d.Problem != "" {
+		return ""
+	}
+	return d.ID
+}
+
 // Certificate is the part of a verified client certificate that policy may see.
 type Certificate struct {
 	Serial      string    `json:"serial,omitempty"` // lower-case hexadecimal, no separators

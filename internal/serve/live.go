@@ -58,7 +58,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	}
 
 	// Everything that can fail comes before anything that changes.
-	clientCAs, err := cfg.Server.TLS.ClientCAs()
+	clientCAs, authorities, err := cfg.Server.TLS.ClientCAs()
 	if err != nil {
 		return fmt.Errorf("server.tls.client_ca: %w", err)
 	}
@@ -81,7 +81,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Reports: told.Reports(),
+	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Authorities: authorities, Reports: told.Reports(),
 		Keep: session.NewVault(l.store, "device", snapshotKey), Previous: before.devices, Log: l.log})
 	if err != nil {
 		return err
@@ -204,6 +204,9 @@ func sources(devices *devicecheck.Inspector) []telemetry.Source {
 	for _, s := range devices.Status() {
 		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, Failing: !s.FailingSince.IsZero()})
 	}
+	for _, s := range devices.Revocations() {
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, Failing: !s.FailingSince.IsZero()})
+	}
 	return list
 }
 
@@ -218,12 +221,13 @@ func (l *live) status() any {
 		}
 	}
 	status := map[string]any{
-		"config":    now.cfg.Version,
-		"routes":    routeIDs(now.cfg),
-		"providers": providers,
-		"devices":   now.devices.Status(),
-		"signals":   now.signals.Status(),
-		"in_flight": l.door.InFlight(),
+		"config":     now.cfg.Version,
+		"routes":     routeIDs(now.cfg),
+		"providers":  providers,
+		"devices":    now.devices.Status(),
+		"revocation": now.devices.Revocations(),
+		"signals":    now.signals.Status(),
+		"in_flight":  l.door.InFlight(),
 	}
 	if candidate := l.candidate.status(); candidate != nil {
 		status["candidate"] = candidate
