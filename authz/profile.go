@@ -239,7 +239,17 @@ func orUnknown(s string) string {
 func (p *profile) need(dev *access.Device, reason access.Reason, want, got, fix string) access.Need {
 	need := access.Need{
 		Reason: reason, Profile: p.name, Want: want, Got: got, Fix: fix,
-		Source: dev.Source, Since: dev.SeenAt,
+		Source: dev.Source, Since: dev.SeenAt, Read: dev.ObservedAt,
+	}
+	switch reason {
+	case access.DeviceNotCompliant:
+		need.Began = dev.NonCompliantSince
+	case access.DeviceSourceUnavailable:
+		need.Began = dev.SourceFailingSince
+	case access.DeviceFactsTooOld:
+		if !dev.SeenAt.IsZero() {
+			need.Began = dev.SeenAt.Add(p.maxAge)
+		}
 	}
 	if reason == access.DeviceNotCompliant || reason == access.DeviceAtRisk {
 		need.Details = slices.Clone(dev.Reasons)

@@ -218,7 +218,13 @@ func (p *passage) waysOut(reason access.Reason) []page.Link {
 		return []page.Link{{Text: "Log in, then do it again (what you sent was not kept)", URL: access.LoginPath + "?" + back, Primary: true}}
 	}
 	var links []page.Link
-	if get {
+	switch {
+	case p.canRecheck(p.dec):
+		if !get {
+			back = "return=/"
+		}
+		links = append(links, page.Link{Text: "Check again", URL: access.RecheckPath + "?" + back, Primary: true, Post: true})
+	case get:
 		// A path that begins with two slashes would be another host as a link.
 		links = append(links, page.Link{Text: "Try again", URL: p.req.Origin() + here, Primary: true})
 	}

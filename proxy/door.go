@@ -42,6 +42,7 @@ type Door struct {
 
 	proxyLog *log.Logger // ReverseProxy's own remarks
 	buffers  buffers
+	rechecks *rechecks
 
 	live atomic.Pointer[generation]
 	// candidate is decided with, and not enforced. Nil: there is none.
@@ -67,6 +68,7 @@ func New(opts Options) *Door {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.proxyLog = slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
+	d.rechecks = newRechecks()
 	d.base, d.close = context.WithCancel(context.Background())
 	return d
 }

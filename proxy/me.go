@@ -37,6 +37,8 @@ func (p *passage) serveReserved() {
 		p.serveKeys()
 	case access.MePath:
 		p.serveMe()
+	case access.RecheckPath:
+		p.serveRecheck()
 	case access.SignalsPath:
 		if p.gen.Signals == nil {
 			p.refuseServing(access.Because(access.NoRoute, errNotReserved))
@@ -119,6 +121,20 @@ type meDevice struct {
 	Problem   access.Reason `json:"problem,omitempty"`
 }
 
+// unknown returns why an address of ours that is for people who are logged in
+// does not answer this one, empty if it does.
+func (p *passage) unknown() access.Reason {
+	switch req := p.req; {
+	case req.Fault != "":
+		return req.Fault
+	case req.Credential.Problem != "":
+		return req.Credential.Problem
+	case req.Identity.Nobody():
+		return access.LoginRequired
+	}
+	return ""
+}
+
 // serveMe answers "who am I?". It never redirects: who asks is a program.
 func (p *passage) serveMe() {
 	if !p.readable() {
@@ -127,18 +143,13 @@ func (p *passage) serveMe() {
 	p.identify()
 	p.inspect()
 	req := p.req
-	switch {
-	case req.Fault != "":
-		p.event.Response.Reason = req.Fault
-		p.refuse(req.Fault)
-		return
-	case req.Credential.Problem != "":
-		p.event.Response.Reason = req.Credential.Problem
-		p.refuse(req.Credential.Problem)
-		return
-	case req.Identity.Nobody():
-		p.event.Response.Reason = access.LoginRequired
-		page.Problem(p.out, p.refusal(access.LoginRequired))
+	if reason := p.unknown(); reason != "" {
+		p.event.Response.Reason = reason
+		if reason == access.LoginRequired {
+			page.Problem(p.out, p.refusal(reason))
+			return
+		}
+		p.refuse(reason)
 		return
 	}
 	id, d := &req.Identity, &req.Device

@@ -67,8 +67,15 @@ func (p *passage) ownForm() bool {
 	if dest := h.Get("Sec-Fetch-Dest"); dest != "" && dest != "document" {
 		return false // a frame; no login page would be shown in it
 	}
+	return h.Get("Sec-Fetch-Site") == "none" || p.fromOwnPage()
+}
+
+// fromOwnPage reports whether a browser says that a page of the same origin
+// sent the request. Where it says nothing, nobody knows.
+func (p *passage) fromOwnPage() bool {
+	h := p.in.Header
 	switch h.Get("Sec-Fetch-Site") {
-	case "same-origin", "none":
+	case "same-origin":
 		return true
 	case "":
 		return len(h["Origin"]) == 1 && h.Get("Origin") == p.req.Origin()

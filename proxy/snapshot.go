@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 
@@ -28,6 +29,14 @@ type Identifier interface {
 type Inspector interface {
 	// Inspect fills req.Device. An error means that it could not tell.
 	Inspect(r *http.Request, req *access.Request) error
+}
+
+// Rechecker has inventories asked anew.
+type Rechecker interface {
+	// Recheck has the inventories that know the device read now, and reports
+	// whether they were; what they say is in the next answer of Inspect. It waits
+	// until ctx ends, and spares the inventories by itself.
+	Recheck(ctx context.Context, d *access.Device) bool
 }
 
 // Login conducts logins.
@@ -69,6 +78,7 @@ type Snapshot struct {
 	Policy   Decider
 	Identify Identifier
 	Inspect  Inspector // nil: nothing is known of any device
+	Recheck  Rechecker // nil: visitors cannot have a device checked again
 	Login    Login
 	// Signals takes security events that are pushed to access.SignalsPath. Nil: none are.
 	Signals Signals

@@ -82,9 +82,13 @@ type Need struct {
 	Got  string `json:"got,omitempty"`
 	// Fix is a page that helps.
 	Fix string `json:"fix,omitempty"`
-	// Source is the inventory that said so, Since when it last heard of the device.
+	// Source is the inventory that said so, Since when it last heard of the
+	// device, and Read when it was last read.
 	Source string    `json:"source,omitempty"`
 	Since  time.Time `json:"since,omitzero"`
+	Read   time.Time `json:"read,omitzero"`
+	// Began is since when it is missing, where that is known.
+	Began time.Time `json:"began,omitzero"`
 	// Details are the inventory's own words.
 	Details []string `json:"details,omitempty"`
 }

@@ -20,6 +20,7 @@ const (
 	NoRoute        Reason = "no_route"
 	TooManyLogins  Reason = "too_many_logins"
 	UpgradeRefused Reason = "upgrade_refused"
+	TooManyChecks  Reason = "too_many_checks"
 )
 
 // Reasons about who is asking.
@@ -144,6 +145,7 @@ var infos = map[Reason]Info{
 	NoRoute:        {http.StatusNotFound, "There is nothing here", "No application is published at this address.", "Check the address for typing errors."},
 	TooManyLogins:  {http.StatusTooManyRequests, "Too many logins at once", "This door is starting more logins than it can keep in mind.", "Wait a moment and try again."},
 	UpgradeRefused: {http.StatusForbidden, "This connection cannot be upgraded", "The application behind this address does not accept upgraded connections.", "The owner of the route can enable WebSocket for it."},
+	TooManyChecks:  {http.StatusTooManyRequests, "This was checked a moment ago", "The device management is not asked again so soon, so nothing new is known.", "Wait a few seconds, then check again."},
 
 	LoginRequired:   {http.StatusUnauthorized, "Please log in", "This application is open to people who have logged in.", "Log in and you will be brought back here."},
 	SessionExpired:  {http.StatusUnauthorized, "Your session has ended", "You have been logged in, but not recently enough.", "Log in again and you will be brought back here."},
@@ -255,6 +257,17 @@ func (r Reason) AboutDevice() bool {
 		DeviceSourceUnavailable, DeviceMismatch, DeviceSourceNotAccepted, DeviceChanged, DeviceOfAnotherUser, DeviceClaimMissing,
 		DeviceCertMissing, DeviceCertInvalid, DeviceCertAuthority, DeviceCertPurpose, DeviceCertExpired,
 		DeviceCertNotYetValid, DeviceCertRevoked, DeviceCertStatusUnknown, DeviceCertForged:
+		return true
+	}
+	return false
+}
+
+// CuredByInventory reports whether it can be cured by what an inventory says of
+// the device, so that asking it again makes sense.
+func (r Reason) CuredByInventory() bool {
+	switch r {
+	case DeviceUnknown, DeviceNotManaged, DeviceNotCompliant, DeviceNotEncrypted, DeviceJailbroken, DeviceAtRisk,
+		DeviceOSTooOld, DeviceFactMissing, DeviceFactsTooOld, DeviceSourceUnavailable, DeviceOfAnotherUser, DeviceSourceNotAccepted:
 		return true
 	}
 	return false

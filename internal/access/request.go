@@ -20,6 +20,7 @@ const (
 	FrontChannelPath = Prefix + "frontchannel-logout" // OpenID Connect Front-Channel Logout §2
 	ClientKeysPath   = Prefix + "client-jwks.json"    // our keys as a client, for providers
 	KeysPath         = Prefix + "jwks.json"           // our keys as the issuer of assertions
+	RecheckPath      = Prefix + "recheck"             // have the inventories asked about one's device now
 	MePath           = Prefix + "me"
 )
 

@@ -26,6 +26,8 @@ type Refusal struct {
 	// User is who the visitor is logged in as, usually the e-mail address.
 	// Empty: not logged in.
 	User string
+	// Notice is a sentence of Doorward's own about what was just done.
+	Notice string
 	// Links are the ways out, in order.
 	Links []Link
 	// Instance is the URI of this occurrence in a problem document. Default: a

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"time"
 )
 
 // problem is the document programs get (RFC 9457 §3). It holds less than the
@@ -17,6 +18,7 @@ type problem struct {
 	Instance string        `json:"instance,omitempty"`
 	Reason   string        `json:"reason"`
 	Cure     string        `json:"cure,omitempty"`
+	Notice   string        `json:"notice,omitempty"`
 	Needs    []problemNeed `json:"needs,omitempty"`
 }
 
@@ -27,6 +29,8 @@ type problemNeed struct {
 	Want   string `json:"want,omitempty"`
 	Got    string `json:"got,omitempty"`
 	Fix    string `json:"fix,omitempty"`
+	// Since is since when it is missing, where that is known.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Problem writes a refusal as application/problem+json (RFC 9457). The caller
@@ -42,6 +46,7 @@ func Problem(w http.ResponseWriter, rf Refusal) {
 		Instance: rf.instance(),
 		Reason:   string(reason),
 		Cure:     info.Cure,
+		Notice:   rf.Notice,
 	}
 	if message := rf.message(); message != "" {
 		doc.Detail = message
@@ -51,6 +56,7 @@ func Problem(w http.ResponseWriter, rf Refusal) {
 		doc.Needs = append(doc.Needs, problemNeed{
 			Reason: string(need.Reason), Title: info.Title, Detail: info.Text,
 			Want: plain(need.Want, maxLine), Got: plain(need.Got, maxLine), Fix: webURL(need.Fix),
+			Since: need.Began.UTC(),
 		})
 	}
 	body, err := json.Marshal(doc)

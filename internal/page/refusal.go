@@ -60,6 +60,7 @@ type refusalView struct {
 	Text, Cure      string
 	Hints           []string
 	Message         string
+	Notice          string
 	Report          string
 	Needs           []needView
 	Links           []Link
@@ -68,11 +69,12 @@ type refusalView struct {
 }
 
 type needView struct {
-	Title, Text, Cure        string
-	Want, Got, Since, Source string
-	Facts                    bool
-	Details                  []string
-	Fix                      string
+	Title, Text, Cure   string
+	Began, Want, Got    string
+	Since, Read, Source string
+	Facts               bool
+	Details             []string
+	Fix                 string
 }
 
 func newRefusalView(rf Refusal) refusalView {
@@ -84,6 +86,7 @@ func newRefusalView(rf Refusal) refusalView {
 		Text:   info.Text, Cure: info.Cure,
 		Hints:     hints(reason, rf.Decision),
 		Message:   rf.message(),
+		Notice:    rf.Notice,
 		User:      plain(rf.User, maxLine),
 		RequestID: plain(rf.RequestID, maxLine),
 		Time:      rf.Time.UTC(),
@@ -91,11 +94,11 @@ func newRefusalView(rf Refusal) refusalView {
 	needs := rf.needs()
 	common := sameReport(needs)
 	if common {
-		view.Report = report(needs[0].Source, since(needs[0].Since, rf.Time))
+		view.Report = report(needs[0].Source, since(needs[0].Since, rf.Time), since(needs[0].Read, rf.Time))
 	}
 	for _, need := range needs {
 		if common {
-			need.Source, need.Since = "", time.Time{}
+			need.Source, need.Since, need.Read = "", time.Time{}, time.Time{}
 		}
 		if v := newNeedView(need, reason, rf.Time); len(needs) > 1 || need.Reason != reason {
 			view.Needs = append(view.Needs, v)
@@ -122,7 +125,7 @@ func newNeedView(need access.Need, headline access.Reason, now time.Time) needVi
 	view := needView{
 		Title: info.Title, Text: info.Text, Cure: info.Cure,
 		Want: plain(need.Want, maxLine), Got: plain(need.Got, maxLine),
-		Since: since(need.Since, now), Source: plain(need.Source, maxLine),
+		Began: since(need.Began, now), Since: since(need.Since, now), Read: since(need.Read, now), Source: plain(need.Source, maxLine),
 		Fix: webURL(need.Fix),
 	}
 	if need.Reason == headline {
@@ -143,7 +146,7 @@ func newNeedView(need access.Need, headline access.Reason, now time.Time) needVi
 			view.Details = append(view.Details, detail)
 		}
 	}
-	view.Facts = view.Want != "" || view.Got != "" || view.Since != "" || view.Source != ""
+	view.Facts = view.Want != "" || view.Got != "" || view.Began != "" || view.Since != "" || view.Read != "" || view.Source != ""
 	return view
 }
 
@@ -154,16 +157,20 @@ func sameReport(needs []access.Need) bool {
 		return false
 	}
 	return !slices.ContainsFunc(needs, func(n access.Need) bool {
-		return n.Reason.AboutDevice() && (n.Source != needs[0].Source || !n.Since.Equal(needs[0].Since))
+		return n.Reason.AboutDevice() && (n.Source != needs[0].Source || !n.Since.Equal(needs[0].Since) || !n.Read.Equal(needs[0].Read))
 	})
 }
 
-func report(source, seen string) string {
+func report(source, seen, read string) string {
 	text := "According to " + plain(source, maxLine)
 	if seen != "" {
 		text += ", which last heard of the device " + seen
 	}
-	return text + "."
+	text += "."
+	if read != "" {
+		text += " It was read " + read + "."
+	}
+	return text
 }
 
 // hints explain "no rule allows this" to somebody a rule is for. Whoever no
