@@ -142,6 +142,17 @@ func (t *tokens) accepted() bool { return len(t.issuers) > 0 }
 
 // identify returns the token of a request, if it counts for this request.
 func (t *tokens) identify(r *http.Request, req *access.Request) (*accessToken, error) {
+	token, err := t.read(r)
+	if err != nil {
+		return nil, err
+	}
+	_, raw, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return token, t.held(r, req, strings.TrimLeft(raw, " "), &token.binding)
+}
+
+// read returns the token of a request, if it counts at all. Whose it is remains
+// to be shown.
+func (t *tokens) read(r *http.Request) (*accessToken, error) {
 	values := r.Header["Authorization"]
 	if len(values) != 1 {
 		return nil, access.Becausef(access.BadRequest, "%d Authorization headers", len(values)) // RFC 9110 §5.3
@@ -161,7 +172,7 @@ func (t *tokens) identify(r *http.Request, req *access.Request) (*accessToken, e
 	if !token.expires.IsZero() && !t.now().Before(token.expires) {
 		return nil, access.Becausef(access.TokenExpired, "it ended at %s", token.expires.Format(time.RFC3339))
 	}
-	return token, t.held(r, req, raw, &token.binding)
+	return token, nil
 }
 
 // isToken68 follows RFC 9110 §11.2.

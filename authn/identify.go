@@ -1,10 +1,12 @@
 package authn
 
 import (
+	"context"
 	"net/http"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/session"
 )
 
 // CookieName returns the name of the session cookie on origins of a scheme. Over
@@ -21,21 +23,29 @@ func CookieName(scheme string) string {
 // identifySession fills req.Identity and req.Session from the session cookie of
 // r. It is what logins and logouts look at: they are about sessions only.
 func (a *Authenticator) identifySession(r *http.Request, req *access.Request) error {
+	err := a.loadSession(r, req, a.sessions.Load)
+	switch access.ReasonOf(err) {
+	case access.LoginRequired, access.SessionExpired, access.SessionEnded:
+		return nil
+	}
+	return err
+}
+
+// loadSession fills in the session that the cookie opens. The error says why
+// there is none, nil also where there is no cookie.
+func (a *Authenticator) loadSession(r *http.Request, req *access.Request,
+	load func(ctx context.Context, secret, origin string, now time.Time) (*session.Entry, error)) error {
 	secret := soleCookie(r, CookieName(req.Scheme))
 	if secret == "" {
 		return nil
 	}
-	entry, err := a.sessions.Load(r.Context(), secret, req.Origin(), req.Time)
+	entry, err := load(r.Context(), secret, req.Origin(), req.Time)
 	if err != nil {
-		switch access.ReasonOf(err) {
-		case access.LoginRequired, access.SessionExpired, access.SessionEnded:
-			return nil
-		}
 		return err
 	}
 	// A provider that was removed from the configuration vouches for nobody.
 	if c := a.clients[entry.Identity.Provider]; c == nil || c.cfg.Issuer != entry.Identity.Issuer {
-		return nil
+		return access.Becausef(access.SessionEnded, "provider %q is not configured any more", entry.Identity.Provider)
 	}
 	req.Identity, req.Session = *entry.Identity, entry.Session
 	return nil

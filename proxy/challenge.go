@@ -286,26 +286,30 @@ func quoted(s string) string {
 	return b.String()
 }
 
-// refuseGRPC answers with headers only, which gRPC calls Trailers-Only. The
-// codes are those gRPC itself maps HTTP statuses to.
-func refuseGRPC(w http.ResponseWriter, rf page.Refusal) {
-	code := "2" // unknown
-	switch rf.Status {
+// grpcStatus returns the code that gRPC itself maps an HTTP status to.
+func grpcStatus(status int) string {
+	switch status {
 	case http.StatusBadRequest:
-		code = "13" // internal
+		return "13" // internal
 	case http.StatusUnauthorized:
-		code = "16" // unauthenticated
+		return "16" // unauthenticated
 	case http.StatusForbidden:
-		code = "7" // permission denied
+		return "7" // permission denied
 	case http.StatusNotFound:
-		code = "12" // unimplemented
+		return "12" // unimplemented
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		code = "14" // unavailable
+		return "14" // unavailable
+	default:
+		return "2" // unknown
 	}
+}
+
+// refuseGRPC answers with headers only, which gRPC calls Trailers-Only.
+func refuseGRPC(w http.ResponseWriter, rf page.Refusal) {
 	h := w.Header()
 	h.Del("Www-Authenticate")
 	h.Set("Content-Type", "application/grpc")
-	h.Set("Grpc-Status", code)
+	h.Set("Grpc-Status", grpcStatus(rf.Status))
 	h.Set("Grpc-Message", rf.Reason.Info().Title)
 	h.Set("X-Request-Id", rf.RequestID)
 	w.WriteHeader(http.StatusOK)

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -49,6 +50,10 @@ type Config struct {
 	// IdleTimeout is how long a connection may wait for its next request.
 	// Default 2m.
 	IdleTimeout access.Duration `yaml:"idle_timeout"`
+	// Recheck is how long anything open (a WebSocket, a stream, a download) goes on
+	// at most before it is decided on again, besides at once whenever something is
+	// known to have changed. At least 1s. Default 60s.
+	Recheck access.Duration `yaml:"recheck"`
 	// DrainTimeout is how long requests in flight may go on when Doorward
 	// stops, before their connections are closed. Default 30s.
 	DrainTimeout access.Duration `yaml:"drain_timeout"`
@@ -84,6 +89,7 @@ const (
 	defaultHeaderBytes = 64 << 10
 	defaultURLBytes    = 8 << 10
 	mostHeaderBytes    = 1 << 20
+	shortestRecheck    = time.Second
 )
 
 // Address returns Listen or its default.
@@ -127,6 +133,9 @@ func (c *Config) Validate(f access.Faults) {
 	}
 	if n := c.ReplayBodyBytes; n < -1 || n > mostReplayBytes {
 		f.At("replay_body_bytes").Add("write -1 to keep none", "%d is not between 1 and %d", n, mostReplayBytes)
+	}
+	if r := c.Recheck; r != 0 && r.Std() < shortestRecheck {
+		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)
 	}
 	if n := c.MaxURLBytes; n != 0 && (n < 256 || n > c.headerBytes()) {
 		f.At("max_url_bytes").Add("", "%d is not between 256 and max_header_bytes", n)

@@ -30,6 +30,10 @@ func (b bearer) Identify(r *http.Request, req *access.Request) error {
 	return nil
 }
 
+func (b bearer) IdentifyAgain(r *http.Request, req *access.Request, _ bool) error {
+	return b.Identify(r, req)
+}
+
 func withBearer(w *world) {
 	w.snapshot.Identify = bearer{time.Now().Add(30 * time.Second)}
 	w.snapshot.Policy = policy(func(req *access.Request) access.Decision {

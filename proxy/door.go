@@ -47,6 +47,7 @@ type Door struct {
 	live atomic.Pointer[generation]
 	// candidate is decided with, and not enforced. Nil: there is none.
 	candidate atomic.Pointer[Candidate]
+	streams   streams
 	inFlight  atomic.Int64
 	base      context.Context
 	close     context.CancelFunc
@@ -74,7 +75,7 @@ func New(opts Options) *Door {
 }
 
 // Swap puts a configuration in force. Requests in flight end with the one they
-// began with. If a file the configuration names cannot be used, the error says
+// began with, unless the new one would not let them in: then they end now. If a file the configuration names cannot be used, the error says
 // so and the old configuration stays in force.
 func (d *Door) Swap(s *Snapshot) error {
 	next := &generation{Snapshot: s}
@@ -98,6 +99,7 @@ func (d *Door) Swap(s *Snapshot) error {
 	d.live.Store(next)
 	if old != nil {
 		old.retire(next)
+		d.Signal(access.Signal{}) // what the new policy still allows goes on
 	}
 	return nil
 }
@@ -165,6 +167,7 @@ func (d *Door) Drain(ctx context.Context) error {
 // Close cuts every request still in flight, upgraded connections included, and
 // closes the connections to upstreams. It works for servers made by NewServer.
 func (d *Door) Close() {
+	d.streams.stop()
 	d.close()
 	if g := d.live.Load(); g != nil {
 		g.retire(nil)

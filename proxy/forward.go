@@ -18,6 +18,8 @@ var errUnasked = errors.New("the upstream switched protocols without having been
 // forward is station 8: send upstream, stream, upgrade. It decides nothing.
 func (p *passage) forward() {
 	p.sent = true
+	in, leave := p.open()
+	defer leave()
 	rp := httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p,
@@ -28,7 +30,7 @@ func (p *passage) forward() {
 		// FlushInterval stays 0: streams are recognised and flushed at once,
 		// and a negative value would break gRPC's trailers-only answers.
 	}
-	rp.ServeHTTP(p.out, p.in)
+	rp.ServeHTTP(p.out, in)
 }
 
 // rewrite turns the received request into the one that is sent. It replaces the
@@ -46,8 +48,8 @@ func (p *passage) rewrite(pr *httputil.ProxyRequest) {
 	}
 	out.Trailer = nil
 	if out.Body != nil {
-		p.body = &tally{ReadCloser: out.Body}
-		out.Body = p.body
+		p.body.ReadCloser = out.Body
+		out.Body = &p.body
 	}
 	p.outHeader(out.Header)
 }
@@ -65,18 +67,21 @@ func (p *passage) received(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols && !upgrades(p.in.Header) {
 		return errUnasked // nothing may be tunnelled that nobody asked for
 	}
+	p.watch(res)
 	return nil
 }
 
 // failed answers in place of an upstream that did not.
 func (p *passage) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 	reason := upstreamReason(err)
-	switch {
+	switch ended := p.stream.ended(); {
+	case ended != "":
+		reason = ended
 	case p.door.base.Err() != nil:
 		reason = access.ShuttingDown
 	case p.in.Context().Err() != nil:
 		reason = access.ClientGone
-	case p.body != nil && p.body.failed.Load():
+	case p.body.failed.Load():
 		reason = access.BadRequest // the visitor's body, not the upstream, broke
 	}
 	p.event.Response.Reason = reason

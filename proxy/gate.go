@@ -25,14 +25,18 @@ func (p *passage) gate() error {
 // refuseBefore answers a request that nobody can decide on. The reason becomes
 // a fault of the request, so that deciding again on the record refuses again.
 func (p *passage) refuseBefore(err error) {
+	p.cannotDecide(err)
+	p.note(err)
+	p.refuse(p.dec.Reason)
+}
+
+func (p *passage) cannotDecide(err error) {
 	reason := access.ReasonOf(err)
 	if reason != access.NoRoute {
 		p.req.Fault = reason
 	}
 	*p.dec = access.Decision{Reason: reason, Policy: p.version()}
 	p.decided = true
-	p.note(err)
-	p.refuse(reason)
 }
 
 // version names the configuration that the request began with, if there was one.

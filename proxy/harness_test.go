@@ -72,6 +72,10 @@ func (identify) Identify(r *http.Request, req *access.Request) error {
 	return nil
 }
 
+func (i identify) IdentifyAgain(r *http.Request, req *access.Request, _ bool) error {
+	return i.Identify(r, req)
+}
+
 type inspect struct{}
 
 func (inspect) Inspect(_ *http.Request, req *access.Request) error {

@@ -12,12 +12,27 @@ import (
 // the fault becomes a fact of the request and the decision is a deny.
 func (p *passage) identify() {
 	if p.gen.Identify == nil {
+		p.req.Session = access.Session{}
 		return
 	}
-	if err := p.gen.Identify.Identify(p.in, p.req); err != nil {
+	if err := p.whoAsks(); err != nil {
 		p.req.Identity, p.req.Session, p.req.Credential.Expires = access.Identity{}, access.Session{}, time.Time{} // nothing half-known counts
 		p.fault("identify", err)
 	}
+}
+
+// whoAsks fills in who asks. For a request that is open already, it also notes
+// how the session ended that made the visitor somebody, which is no fault.
+func (p *passage) whoAsks() error {
+	if p.before == nil {
+		return p.gen.Identify.Identify(p.in, p.req)
+	}
+	err := p.gen.Identify.IdentifyAgain(p.in, p.req, p.used)
+	if reason := access.ReasonOf(err); reason.CuredByLogin() {
+		p.over = reason
+		return nil
+	}
+	return err
 }
 
 // fault notes that a fact could not be gathered. The first fault is kept.
@@ -25,6 +40,10 @@ func (p *passage) fault(station string, err error) {
 	if p.req.Fault == "" {
 		p.req.Fault = access.ReasonOf(err)
 	}
-	p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), slog.LevelWarn, "a fact could not be gathered",
+	level := slog.LevelWarn
+	if p.before != nil {
+		level = slog.LevelDebug // of many open streams, none has anything to add
+	}
+	p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), level, "a fact could not be gathered",
 		slog.String("request", p.req.ID), slog.String("station", station), slog.Any("error", err))
 }

@@ -233,6 +233,12 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 	if tls != (access.UpstreamTLS{}) && len(entry.targets) > 0 && entry.targets[0].Scheme != "https" {
 		f.At("upstream_tls").Add("use https in to", "the upstream is reached without TLS")
 	}
+	if r := route.Recheck; r != 0 && r.Std() < shortestRecheck {
+		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)
+	}
+	if grace := route.OnChange.CloseStreams; grace < 0 || grace.Std() > longestGrace {
+		f.At("on_change.close_streams").Add("write 10s", "%s is not between 0 and %s", grace, longestGrace)
+	}
 	if entry.h2c && route.WebSocket {
 		f.At("websocket").Add("use http or https in to", "WebSocket needs an upstream that speaks HTTP/1.1")
 	}
@@ -320,7 +326,7 @@ func (p *passage) match() error {
 		return access.Because(access.AmbiguousPath, errAmbiguous)
 	}
 	// Only now is it known which other headers this upstream would believe.
-	if len(entry.names) > 0 {
+	if len(entry.names) > 0 && p.before == nil {
 		for name := range p.in.Header {
 			if entry.names[skeleton(name)] {
 				delete(p.in.Header, name)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -52,20 +53,30 @@ type passage struct {
 
 	assertion string
 	groups    []string
-	sent      bool   // the upstream has been asked
-	body      *tally // what the upstream is sent, if anything
+	sent      bool  // the upstream has been asked
+	body      tally // what the upstream is sent, if anything
+
+	// For deciding again while the request is open; see stream.go.
+	stream  stream
+	cut     context.CancelCauseFunc // ends what the upstream was asked
+	lane    uint8                   // which shard of the open streams it goes to
+	signals uint64                  // how many there had been before any fact was gathered
+	before  *passage                // the passage of the request this one decides on again
+	used    bool                    // the visitor has sent something since the last time
+	over    access.Reason           // how the session ended that made the visitor somebody
 }
 
 // begin starts the record of a request before anything about it is looked at.
 func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
-	d.inFlight.Add(1)
+	n := d.inFlight.Add(1)
 	record := &struct {
 		event access.Event
 		req   access.Request
 		dec   access.Decision
 	}{}
 	p := &passage{door: d, gen: d.live.Load(), in: r, start: d.now(),
-		event: &record.event, req: &record.req, dec: &record.dec}
+		event: &record.event, req: &record.req, dec: &record.dec,
+		lane: uint8(n % streamShards), signals: d.streams.signals.Load()}
 	p.out = &meter{ResponseWriter: w, passage: p}
 	p.req.Time = p.start.UTC().Round(0)
 	p.req.Door = access.Standalone

@@ -341,6 +341,10 @@ func (c certified) Identify(r *http.Request, _ *access.Request) error {
 	return nil
 }
 
+func (c certified) IdentifyAgain(r *http.Request, req *access.Request, _ bool) error {
+	return c.Identify(r, req)
+}
+
 // Or everyone who comes by way of a proxy with a certificate would be the
 // workload, and use the device, that it names.
 func TestCertificateOfAProxyIsNotItsVisitors(t *testing.T) {

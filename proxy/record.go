@@ -35,7 +35,9 @@ func (p *passage) aborted() {
 	if p.event.Response.Reason != "" {
 		return
 	}
-	switch {
+	switch ended := p.stream.ended(); {
+	case ended != "":
+		p.event.Response.Reason = ended
 	case p.door.base.Err() != nil:
 		p.event.Response.Reason = access.ShuttingDown
 	case p.in.Context().Err() != nil || p.out.failed:
@@ -70,8 +72,9 @@ func (p *passage) record() {
 	e.Response.Status = p.out.status
 	e.Response.BytesOut = p.out.written.Load()
 	e.Response.BytesIn = p.out.read.Load()
-	if p.body != nil {
-		e.Response.BytesIn += p.body.n.Load()
+	e.Response.BytesIn += p.body.n.Load()
+	if e.Response.Reason == "" {
+		e.Response.Reason = p.stream.ended()
 	}
 	e.Response.Duration = p.door.now().Sub(p.start)
 	p.compare()
@@ -133,43 +136,16 @@ func (m *meter) FlushError() error {
 	return http.NewResponseController(m.ResponseWriter).Flush()
 }
 
-// Hijack is found by http.ResponseController. The bytes of the connection are
-// counted from then on.
+// Hijack is found by http.ResponseController. Only WebSockets come this far.
 func (m *meter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(m.ResponseWriter).Hijack()
 	if err != nil {
 		return conn, rw, err
 	}
 	m.hijacked, m.status = true, http.StatusSwitchingProtocols
-	return &meteredConn{conn, m}, rw, nil
-}
-
-// meteredConn counts both directions of an upgraded connection.
-type meteredConn struct {
-	net.Conn
-	meter *meter
-}
-
-// Read implements net.Conn.
-func (c *meteredConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.meter.read.Add(int64(n))
-	return n, err
-}
-
-// Write implements net.Conn.
-func (c *meteredConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.meter.written.Add(int64(n))
-	return n, err
-}
-
-// CloseWrite ends one direction, where the connection can do that.
-func (c *meteredConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
+	s, rw := newSocket(conn, rw, m)
+	m.passage.stream.becomes("WebSocket", s)
+	return s, rw, nil
 }
 
 // tally counts a request body while it is read. It wraps the body of the

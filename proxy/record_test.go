@@ -192,7 +192,7 @@ func TestMeTellsNoSecrets(t *testing.T) {
 	}
 }
 
-func TestRequestsEndWithTheConfigurationTheyBeganWith(t *testing.T) {
+func TestRequestsEndWithTheApplicationTheyBeganWith(t *testing.T) {
 	reached, proceed := make(chan bool), make(chan bool)
 	old := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
 		reached <- true
@@ -209,12 +209,13 @@ func TestRequestsEndWithTheConfigurationTheyBeganWith(t *testing.T) {
 	if w.door.InFlight() != 1 {
 		t.Error(w.door.InFlight())
 	}
-	next := &Snapshot{Version: "v2", Policy: deny(access.NotAllowed), Routes: w.snapshot.Routes}
+	young := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "new") })
+	next := &Snapshot{Version: "v2", Policy: policy(allowAll), Routes: table(t, routeTo("http://app.example", young))}
 	if err := w.door.Swap(next); err != nil {
 		t.Fatal(err)
 	}
-	if res, _ := w.ask("GET", "http://app.example/"); res.StatusCode != 403 {
-		t.Errorf("new requests use the old configuration: %s", res.Status)
+	if _, body := w.ask("GET", "http://app.example/"); body != "new" {
+		t.Errorf("new requests use the old configuration: %s", body)
 	}
 	proceed <- true
 	if body := <-answers; body != "old" {

@@ -23,6 +23,12 @@ type Identifier interface {
 	// error, where the visitor presents nothing that counts; an error means that
 	// it could not tell, which refuses the request.
 	Identify(r *http.Request, req *access.Request) error
+	// IdentifyAgain is Identify for a request that is open still, with req.Session
+	// as it was the last time. What may be shown
+	// only once is not asked for again. It counts as a use of the session if used
+	// is set: the visitor has sent something since. Where the session is over, it
+	// leaves Nobody, and an error that a login cures says how.
+	IdentifyAgain(r *http.Request, req *access.Request, used bool) error
 }
 
 // Inspector says on which device.

@@ -54,7 +54,10 @@ const (
 	EventConfig   EventKind = "config"
 	EventSignal   EventKind = "signal" // a shared signal, and what became of it
 	EventAdmin    EventKind = "admin"
-	EventAudit    EventKind = "audit" // the log admits that events are missing
+	// EventClosed tells that an open request no longer passed and was ended. Request
+	// and Decision are those that ended it, RequestID is that of the request.
+	EventClosed EventKind = "closed"
+	EventAudit  EventKind = "audit" // the log admits that events are missing
 )
 
 // Response is what became of a request.

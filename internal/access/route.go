@@ -52,9 +52,22 @@ type Route struct {
 	// Preflight answers CORS preflight requests without login, passing them to
 	// the upstream. Default false.
 	Preflight bool `yaml:"preflight"`
+	// OnChange says what becomes of what is open when the visitor may not go on.
+	OnChange OnChange `yaml:"on_change"`
+	// Recheck replaces server.recheck for this route. At least 1s.
+	Recheck Duration `yaml:"recheck"`
 	// Timeout is how long the upstream may take until it sends response
 	// headers. Default 60s. Streams are not cut by it.
 	Timeout Duration `yaml:"timeout"`
+}
+
+// OnChange says what becomes of open connections that no longer pass: their
+// session ended, the device or the policy changed.
+type OnChange struct {
+	// CloseStreams is how long they go on before they are closed, so that what is
+	// missing can be cured or work be saved. It also delays what an administrator
+	// revokes. At most 10m. Default 0.
+	CloseStreams Duration `yaml:"close_streams"`
 }
 
 // Defaults hold for every route.

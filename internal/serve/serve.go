@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/doorward/doorward/config"
@@ -66,13 +67,16 @@ func Run(ctx context.Context, opts Options) error {
 	records := &recorder{audit: auditLog, metrics: metrics, log: log}
 	defer records.close()
 
+	// What is open is decided on again when somebody says that facts have changed.
+	signals := new(signals)
+
 	// Who is logged in.
 	kept, err := store.Open(cfg.Sessions.Store, time.Now)
 	if err != nil {
 		return err
 	}
 	defer kept.Close()
-	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Log: log, Emit: records.Record})
+	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Log: log, Emit: records.Record, Signal: signals.send})
 	if err != nil {
 		return err
 	}
@@ -89,6 +93,7 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Log: log})
 	defer door.Close()
+	signals.door.Store(door)
 
 	// The live configuration: installed now, and again whenever it changes.
 	live := &live{
@@ -157,6 +162,16 @@ func Run(ctx context.Context, opts Options) error {
 		door.Drain(last)
 	}
 	return nil
+}
+
+// signals carries news to the door, which is made after those who have some.
+// Before that nothing is open that they could be about.
+type signals struct{ door atomic.Pointer[proxy.Door] }
+
+func (s *signals) send(sig access.Signal) {
+	if door := s.door.Load(); door != nil {
+		door.Signal(sig)
+	}
 }
 
 // listen starts a server on an address.

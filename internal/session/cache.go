@@ -190,7 +190,7 @@ func (t *ticket) entry(s *snapshot) *Entry {
 		return &b.entry
 	}
 	b := &builtEntry{of: s, entry: Entry{
-		Session:  access.Session{ID: t.Login, Created: s.Created, Expires: s.Expires},
+		Session:  s.session(t.Login),
 		Identity: &s.Identity,
 		Origin:   t.Origin,
 	}}
@@ -238,6 +238,11 @@ func newSnapshot(rec *loginRecord, version uint64) *snapshot {
 		s.refreshAt = refreshTime(rec.Issued, rec.Due).UnixNano()
 	}
 	return s
+}
+
+// session describes the login of an ID for decisions.
+func (s *snapshot) session(id string) access.Session {
+	return access.Session{ID: id, Created: s.Created, Expires: s.Expires}
 }
 
 func (l *login) lastUsed() int64 { return l.used.Load() }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/store"
 )
 
@@ -39,6 +40,7 @@ func (m *Manager) follow(feed changeFeed) {
 		if m.watching.Err() != nil {
 			return
 		}
+		m.signal(access.Signal{})
 		m.log.Error("the store stopped reporting changes; every request reads it until it does again")
 		for {
 			if !pause(m.watching, rewatch) {
@@ -51,6 +53,7 @@ func (m *Manager) follow(feed changeFeed) {
 			m.log.Warn("the store still reports no changes", "error", err)
 		}
 		m.cache.dropAll(false)
+		m.signal(access.Signal{}) // whatever happened meanwhile
 	}
 }
 
@@ -64,8 +67,11 @@ func (m *Manager) apply(feed changeFeed) {
 				return
 			case c.Lost:
 				m.cache.dropAll(false)
+				m.signal(access.Signal{})
 			default:
-				m.cache.loginChanged(strings.TrimPrefix(c.Key, loginPrefix), c)
+				id := strings.TrimPrefix(c.Key, loginPrefix)
+				m.cache.loginChanged(id, c)
+				m.signal(changed(id, c))
 			}
 		case c, ok := <-feed.tickets:
 			switch {
@@ -73,11 +79,22 @@ func (m *Manager) apply(feed changeFeed) {
 				return
 			case c.Lost:
 				m.cache.dropAll(false)
+				m.signal(access.Signal{})
 			case c.Deleted:
 				m.cache.ticketGone(strings.TrimPrefix(c.Key, ticketPrefix))
 			}
 		}
 	}
+}
+
+// changed is what to tell of a login that was removed or written. It may have
+// been written for another reason than a change of who it is; whoever is told
+// finds out.
+func changed(id string, c store.Change) access.Signal {
+	if c.Deleted {
+		return access.Signal{Reason: access.SessionEnded, Session: id}
+	}
+	return access.Signal{Session: id}
 }
 
 func (c *cache) loginChanged(id string, change store.Change) {

@@ -19,6 +19,33 @@ import (
 // origin, or not readable), SessionExpired, SessionEnded, StoreUnavailable, and
 // ClientGone if ctx ended while the store was asked.
 func (m *Manager) Load(ctx context.Context, secret, origin string, now time.Time) (*Entry, error) {
+	return m.load(ctx, secret, origin, now, true)
+}
+
+// Peek is Load without counting as a use: for looking again at a session behind
+// something that is open, but over which the visitor sends nothing.
+func (m *Manager) Peek(ctx context.Context, secret, origin string, now time.Time) (*Entry, error) {
+	return m.load(ctx, secret, origin, now, false)
+}
+
+// Reopen is Peek by the ID of a session, or with use Load: for something that has
+// been open since before its cookie was replaced, as at a step-up. The cookie
+// opens nothing any more, but the login it opened is the same.
+func (m *Manager) Reopen(ctx context.Context, id string, now time.Time, use bool) (*Entry, error) {
+	l, s, err := m.resolve(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.alive(l, s, now); err != nil {
+		return nil, err
+	}
+	if use {
+		m.touch(l, s, now)
+	}
+	return &Entry{Session: s.session(id), Identity: &s.Identity}, nil
+}
+
+func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time, use bool) (*Entry, error) {
 	hash, ok := digest(secret)
 	if !ok {
 		return nil, errUnknown
@@ -43,7 +70,9 @@ func (m *Manager) Load(ctx context.Context, secret, origin string, now time.Time
 	if err := m.alive(l, s, now); err != nil {
 		return nil, err
 	}
-	m.touch(l, s, now)
+	if use {
+		m.touch(l, s, now)
+	}
 	if s.refreshAt != 0 && now.UnixNano() >= s.refreshAt {
 		var err error
 		if s, err = m.renew(ctx, t, l, s, secret, now); err != nil {

@@ -32,6 +32,10 @@ type Options struct {
 	// Emit receives audit events; it is called from several goroutines and must
 	// not call back. Default: nobody does.
 	Emit func(*access.Event)
+	// Signal is told when a login has ended or changed, here or on another replica,
+	// and without a session when that may be true of any. Load already knows then.
+	// It is called from one goroutine and must return soon. Default: nobody is.
+	Signal func(access.Signal)
 }
 
 // Refresher redeems the refresh token of a login with the provider the login
@@ -69,7 +73,7 @@ type Entry struct {
 	// Session names the login; its ID is the same for all tickets of a login.
 	Session  access.Session
 	Identity *access.Identity
-	// Origin is the origin the ticket was made for.
+	// Origin is the origin the ticket was made for, empty from Reopen.
 	Origin string
 }
 
@@ -81,6 +85,7 @@ type Manager struct {
 	rand           io.Reader
 	log            *slog.Logger
 	emit           func(*access.Event)
+	signal         func(access.Signal)
 	lifetime, idle time.Duration
 	cache          *cache
 	refresher      atomic.Pointer[Refresher]
@@ -122,6 +127,7 @@ func newManager(opts Options, cacheSize int) (*Manager, error) {
 		rand:     opts.Rand,
 		log:      opts.Log,
 		emit:     opts.Emit,
+		signal:   opts.Signal,
 		lifetime: opts.Config.lifetime(),
 		idle:     opts.Config.idle(),
 		cache:    newCache(cacheSize),
@@ -138,6 +144,9 @@ func newManager(opts Options, cacheSize int) (*Manager, error) {
 	}
 	if m.emit == nil {
 		m.emit = func(*access.Event) {}
+	}
+	if m.signal == nil {
+		m.signal = func(access.Signal) {}
 	}
 	if !opts.Config.Key.IsZero() {
 		m.master = []byte(opts.Config.Key.Reveal())

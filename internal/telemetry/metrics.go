@@ -34,6 +34,7 @@ type Metrics struct {
 	duration       *prometheus.HistogramVec
 	decide         prometheus.Histogram
 	upstreamErrors *prometheus.CounterVec
+	closed         *prometheus.CounterVec
 	shadow         *prometheus.CounterVec
 	differences    *prometheus.CounterVec
 	candidate      *prometheus.GaugeVec
@@ -80,6 +81,8 @@ func New(opts Options) *Metrics {
 			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, .001, .0025, .005, .01, .05, .25, 1, 5}}),
 		upstreamErrors: counter("doorward_upstream_errors_total",
 			"Allowed requests the upstream did not answer, by route and reason.", "route", "reason"),
+		closed: counter("doorward_closed_total",
+			"Open requests (connections, streams, transfers) ended because they no longer passed, by route and reason.", "route", "reason"),
 		shadow: counter("doorward_shadow_decisions_total",
 			"Verdicts that rules in report mode would have changed.", "route", "rule", "outcome"),
 		differences: counter("doorward_candidate_differences_total",
@@ -102,7 +105,7 @@ func New(opts Options) *Metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_build_info",
 		Help: "Always 1; the label names the version of the program.", ConstLabels: prometheus.Labels{"version": opts.Version}})
 	build.Set(1)
-	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstreamErrors, m.shadow, m.differences, m.candidate, m.inFlight, m.logins,
+	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstreamErrors, m.closed, m.shadow, m.differences, m.candidate, m.inFlight, m.logins,
 		m.reloads, m.reloaded, m.configInfo, build, &m.samples,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// An alert on a counter needs its zero: without it the first failure is
@@ -135,6 +138,12 @@ func (m *Metrics) Event(e *access.Event) {
 		m.decision(e)
 	case access.EventLogin:
 		m.login(e)
+	case access.EventClosed:
+		route := ""
+		if e.Request != nil {
+			route = e.Request.Route
+		}
+		m.closed.WithLabelValues(m.route(route), reasonLabel(e.Reason)).Inc()
 	}
 }
 

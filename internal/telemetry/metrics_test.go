@@ -78,6 +78,8 @@ func TestEventsAreCounted(t *testing.T) {
 	m.Event(&access.Event{Kind: access.EventLogin, Actor: "corp:", Reason: access.LoginRefused})
 	m.Event(&access.Event{Kind: access.EventLogin, Reason: access.LoginStateUnknown})
 	m.Event(&access.Event{Kind: access.EventConfig})
+	m.Event(&access.Event{Kind: access.EventClosed, Reason: access.SessionEnded, Request: &access.Request{Route: "wiki"}})
+	m.Event(&access.Event{Kind: access.EventClosed, Reason: access.NoRoute})
 	wantLines(t, scrape(t, m),
 		`doorward_requests_total{door="standalone",outcome="allow",reason="allowed",route="wiki"} 2`,
 		`doorward_requests_total{door="standalone",outcome="challenge",reason="device_missing",route="billing"} 1`,
@@ -85,6 +87,8 @@ func TestEventsAreCounted(t *testing.T) {
 		`doorward_requests_total{door="none",outcome="deny",reason="none",route="none"} 1`,
 		`doorward_responses_total{class="4xx",route="billing"} 1`,
 		`doorward_upstream_errors_total{reason="upstream_unreachable",route="wiki"} 1`,
+		`doorward_closed_total{reason="session_ended",route="wiki"} 1`,
+		`doorward_closed_total{reason="no_route",route="none"} 1`,
 		`doorward_shadow_decisions_total{outcome="deny",route="wiki",rule="deny/old-scope"} 1`,
 		`doorward_request_duration_seconds_bucket{route="wiki",le="0.05"} 3`,
 		`doorward_decide_duration_seconds_bucket{le="0.0001"} 5`,

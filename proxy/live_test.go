@@ -1,0 +1,829 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// office knows who is logged in and which devices are sound, until that changes.
+type office struct {
+	identify
+	mu       sync.Mutex
+	over     map[string]access.Reason // by name
+	unsound  map[string]bool          // by device
+	fails    error
+	panics   bool
+	uses     int
+	gathered func() // called when facts have been gathered
+}
+
+func (o *office) set(change func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	change()
+}
+
+func (o *office) Identify(r *http.Request, req *access.Request) error {
+	if err := o.identify.Identify(r, req); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if why := o.over[req.Identity.Subject]; why != "" {
+		req.Identity, req.Session = access.Identity{}, access.Session{}
+	}
+	return nil
+}
+
+func (o *office) IdentifyAgain(r *http.Request, req *access.Request, used bool) error {
+	if err := o.identify.Identify(r, req); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if used {
+		o.uses++
+	}
+	if o.panics {
+		panic("bug")
+	}
+	if o.fails != nil {
+		req.Identity = access.Identity{}
+		return o.fails
+	}
+	if why := o.over[req.Identity.Subject]; why != "" {
+		req.Identity, req.Session = access.Identity{}, access.Session{}
+		return access.Because(why, errors.New("gone"))
+	}
+	return nil
+}
+
+func (o *office) Inspect(_ *http.Request, req *access.Request) error {
+	if !req.Identity.Nobody() {
+		id := "laptop-of-" + req.Identity.Subject
+		o.mu.Lock()
+		req.Device = access.Device{ID: id, Known: access.Yes, Compliant: access.TriOf(!o.unsound[id])}
+		o.mu.Unlock()
+	}
+	if o.gathered != nil {
+		o.gathered()
+	}
+	return nil
+}
+
+// soundDevice allows whoever is logged in on a compliant device.
+func soundDevice(req *access.Request) access.Decision {
+	dec := loginFirst(req)
+	if dec.Outcome == access.Allow && req.Device.Compliant != access.Yes {
+		return access.Decision{Outcome: access.Challenge, Reason: access.DeviceNotCompliant,
+			Needs: []access.Need{{Reason: access.DeviceNotCompliant}}}
+	}
+	return dec
+}
+
+func withOffice(o *office) change {
+	o.over, o.unsound = map[string]access.Reason{}, map[string]bool{}
+	return func(w *world) {
+		w.snapshot.Identify, w.snapshot.Inspect, w.snapshot.Policy = o, o, policy(soundDevice)
+	}
+}
+
+// revoke ends a person's session, and says so.
+func (w *world) revoke(o *office, name string) {
+	o.set(func() { o.over[name] = access.SessionEnded })
+	w.door.Signal(access.Signal{Reason: access.SessionEnded, Session: "s-" + name})
+}
+
+// closed waits for the two events of a request that was ended: that it was, and
+// its own.
+func (w *world) closed(why access.Reason, kind string) *access.Event {
+	w.t.Helper()
+	end, own := w.rec.event(w.t), w.rec.event(w.t)
+	if end.Kind != access.EventClosed || end.Reason != why || end.RequestID != own.RequestID || end.Decision.Outcome == access.Allow ||
+		!strings.HasPrefix(end.Note, kind+" ended after") || end.Actor != "corp:alice" || end.Session != "s-alice" {
+		w.t.Errorf("%+v of %+v", end, end.Decision)
+	}
+	if own.Kind != access.EventDecision || own.Decision.Outcome != access.Allow || own.Response.Reason != why || own.Response.Duration <= 0 {
+		w.t.Errorf("%+v", own)
+	}
+	w.nothingOpen()
+	return own
+}
+
+// nothingOpen checks that nothing is left of requests that have ended.
+func (w *world) nothingOpen() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := w.door.Drain(ctx); err != nil {
+		w.t.Error("still in flight:", err)
+	}
+	if w.door.streams.any() {
+		w.t.Error("a request that ended is still registered")
+	}
+	for i := range w.door.streams.shards {
+		if n := len(w.door.streams.shards[i].by); n > 0 {
+			w.t.Errorf("%d keys lead to nothing", n)
+		}
+	}
+}
+
+// stream opens a request whose answer does not end.
+func (w *world) stream(method, target string, body io.Reader) *http.Response {
+	w.t.Helper()
+	req, err := http.NewRequest(method, target, body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Cookie", asAlice+"; __Host-doorward=alice")
+	res, err := w.transport().RoundTrip(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+func (w *world) dial(target, name string) *websocket.Conn {
+	w.t.Helper()
+	conn, _, err := websocket.Dial(w.t.Context(), target, &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: w.transport()}, HTTPHeader: http.Header{"Cookie": {"doorward=" + name, "__Host-doorward=" + name}}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.CloseNow() })
+	return conn
+}
+
+// wsHold accepts WebSockets, echoes, and reports how each was closed.
+func wsHold(t *testing.T, ends chan<- error) *httptest.Server {
+	return upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+		if err != nil {
+			return
+		}
+		defer conn.CloseNow()
+		for {
+			kind, data, err := conn.Read(context.Background())
+			if err != nil {
+				ends <- err
+				return
+			}
+			conn.Write(context.Background(), kind, data)
+		}
+	})
+}
+
+func wsRoute(from string, up *httptest.Server) access.Route {
+	route := routeTo(from, up)
+	route.WebSocket = true
+	return route
+}
+
+// Pitfall: open connections never checked again. Both ends of a WebSocket are
+// told why it ends, by close frames of their own.
+func TestWebSocketOfAnEndedSessionIsClosed(t *testing.T) {
+	for _, change := range []change{func(*world) {}, overTLS} {
+		ends := make(chan error, 2)
+		o := &office{}
+		probe := &world{}
+		change(probe)
+		w := newWorld(t, []access.Route{wsRoute(probe.scheme()+"://app.example", wsHold(t, ends))}, withOffice(o), change)
+		ws := strings.Replace(probe.scheme(), "http", "ws", 1) + "://app.example/chat"
+		alice, bob := w.dial(ws, "alice"), w.dial(ws, "bob")
+		for _, conn := range []*websocket.Conn{alice, bob} {
+			conn.Write(t.Context(), websocket.MessageText, []byte("hello"))
+			if _, data, err := conn.Read(t.Context()); err != nil || string(data) != "hello" {
+				t.Fatal(err)
+			}
+		}
+		if n := w.door.OpenStreams("s-alice"); n != 1 {
+			t.Errorf("%d open streams", n)
+		}
+		w.revoke(o, "alice")
+		_, _, err := alice.Read(t.Context())
+		var end websocket.CloseError
+		if !errors.As(err, &end) || end.Code != websocket.StatusPolicyViolation || end.Reason != "session_ended: Your session was ended" {
+			t.Errorf("the visitor is told %v", err)
+		}
+		if err := <-ends; websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("the upstream is told %v", err)
+		}
+		closed, own := w.rec.event(t), w.rec.event(t)
+		if closed.Kind != access.EventClosed || closed.Reason != access.SessionEnded || own.RequestID != closed.RequestID ||
+			own.Response.Reason != access.SessionEnded || own.Response.BytesIn < 5 || own.Response.BytesOut < 5 {
+			t.Errorf("%+v %+v", closed, own)
+		}
+		// Whoever is not meant notices nothing.
+		bob.Write(t.Context(), websocket.MessageText, []byte("still here"))
+		if _, data, err := bob.Read(t.Context()); err != nil || string(data) != "still here" {
+			t.Error(err)
+		}
+		bob.Close(websocket.StatusNormalClosure, "")
+		w.rec.event(t)
+		w.nothingOpen()
+	}
+}
+
+// rawSocket is a WebSocket without a library on either side.
+func (w *world) rawSocket(target string) (visitor net.Conn, answer *bufio.Reader) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: app.example\r\nCookie: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", target, asAlice)
+	answer = bufio.NewReader(conn)
+	res, err := http.ReadResponse(answer, nil)
+	if err != nil || res.StatusCode != 101 {
+		w.t.Fatal(res, err)
+	}
+	return conn, answer
+}
+
+// rawUpstream accepts one WebSocket and hands over its connection.
+func rawUpstream(t *testing.T) (*httptest.Server, <-chan net.Conn) {
+	conns := make(chan net.Conn, 1)
+	return upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		conns <- conn
+	}), conns
+}
+
+// A close frame never stands inside another frame: it waits for the frame that
+// has begun, and nothing behind it is sent.
+func TestCloseFrameWaitsForTheFrameThatHasBegun(t *testing.T) {
+	up, conns := rawUpstream(t)
+	o := &office{}
+	w := newWorld(t, []access.Route{wsRoute("http://app.example", up)}, withOffice(o))
+	visitor, answer := w.rawSocket("/")
+	upstream := <-conns
+	whole := frame(2, false, bytes.Repeat([]byte("x"), 300))
+	upstream.Write(whole[:100])
+	begun := make([]byte, 100)
+	if _, err := io.ReadFull(answer, begun); err != nil {
+		t.Fatal(err)
+	}
+	w.revoke(o, "alice")
+	w.rec.event(t) // the decision to close
+	// What the visitor sends from now on goes nowhere.
+	visitor.Write(frame(2, true, []byte("too late")))
+	upstream.Write(append(slices.Clone(whole[100:]), frame(2, false, []byte("secret"))...))
+	rest, err := io.ReadAll(answer)
+	if err != nil || len(rest) < len(whole)-100+4 || !bytes.HasPrefix(rest, whole[100:]) {
+		t.Fatalf("%q %v", rest, err)
+	}
+	if last := rest[len(whole)-100:]; last[0] != finBit|opClose || int(last[1]) != len(last)-2 || binary.BigEndian.Uint16(last[2:]) != statusPolicyViolation {
+		t.Errorf("%q", last)
+	}
+	told, err := io.ReadAll(upstream)
+	if err != nil || len(told) < 6 || told[0] != finBit|opClose || told[1]&maskBit == 0 || bytes.Contains(told, []byte("too late")) {
+		t.Errorf("%q %v", told, err)
+	}
+	w.rec.event(t)
+	w.nothingOpen()
+}
+
+// A visitor who reads nothing does not hold a connection open.
+func TestVisitorWhoDoesNotReadIsCutOff(t *testing.T) {
+	up, conns := rawUpstream(t)
+	o := &office{}
+	w := newWorld(t, []access.Route{wsRoute("http://app.example", up)}, withOffice(o))
+	w.rawSocket("/")
+	upstream := <-conns
+	upstream.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	flood := frame(2, false, make([]byte, 1<<20))
+	for {
+		if _, err := upstream.Write(flood); err != nil {
+			break // everything between is full
+		}
+	}
+	w.revoke(o, "alice")
+	w.closed(access.SessionEnded, "WebSocket")
+
+	// The same of a download.
+	down := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		for {
+			if _, err := w.Write(flood); err != nil {
+				return
+			}
+		}
+	})
+	o = &office{}
+	w = newWorld(t, []access.Route{routeTo("http://app.example", down)}, withOffice(o))
+	w.stream("GET", "http://app.example/", nil)
+	w.revoke(o, "alice")
+	w.closed(access.SessionEnded, "response")
+}
+
+func TestEventStreamEndsWithAnEventOfItsOwn(t *testing.T) {
+	for scheme, changes := range map[string][]change{"http": nil, "https": {overHTTP2}} {
+		up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+			io.WriteString(w, "data: one\n\n")
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})
+		o := &office{}
+		w := newWorld(t, []access.Route{routeTo(scheme+"://app.example", up)}, append(changes, withOffice(o))...)
+		res := w.stream("GET", scheme+"://app.example/", nil)
+		first := make([]byte, len("data: one\n\n"))
+		io.ReadFull(res.Body, first)
+		w.revoke(o, "alice")
+		rest, err := io.ReadAll(res.Body)
+		want := "event: doorward-closed\ndata: {\"reason\":\"session_ended\",\"title\":\"Your session was ended\"}\n\n"
+		if err != nil || string(rest) != want {
+			t.Errorf("%s: %q %v", scheme, rest, err)
+		}
+		if own := w.closed(access.SessionEnded, "event stream"); own.Response.BytesOut != int64(len(first)+len(want)) {
+			t.Errorf("%+v", own.Response)
+		}
+	}
+}
+
+// Who reads half an event must not take it for a whole one.
+func TestEventStreamInTheMiddleOfAnEventIsBrokenOff(t *testing.T) {
+	up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "data: ha")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	o := &office{}
+	w := newWorld(t, []access.Route{routeTo("http://app.example", up)}, withOffice(o))
+	res := w.stream("GET", "http://app.example/", nil)
+	io.ReadFull(res.Body, make([]byte, 8))
+	w.revoke(o, "alice")
+	if rest, err := io.ReadAll(res.Body); err == nil || len(rest) > 0 {
+		t.Errorf("%q %v", rest, err)
+	}
+	w.closed(access.SessionEnded, "event stream")
+}
+
+func TestGRPCCallEndsWithAStatus(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(echoStream))
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	o := &office{}
+	route := access.Route{ID: "grpc", From: "https://app.example", To: []string{"h2c://" + listener.Addr().String()}}
+	w := newWorld(t, []access.Route{route}, overHTTP2, withOffice(o))
+	conn := w.grpc(t)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "cookie", "__Host-doorward=alice")
+	talk := func() grpc.ClientStream {
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/chat.Chat/Talk")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.SendMsg(wrapperspb.String("hello"))
+		if err := stream.RecvMsg(&wrapperspb.StringValue{}); err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	stream := talk()
+	w.revoke(o, "alice")
+	err = stream.RecvMsg(&wrapperspb.StringValue{})
+	if status.Code(err) != codes.Unauthenticated || status.Convert(err).Message() != access.SessionEnded.Info().Title {
+		t.Error(err)
+	}
+	w.closed(access.SessionEnded, "gRPC call")
+
+	o.set(func() { clear(o.over) })
+	stream = talk()
+	o.set(func() { o.unsound["laptop-of-alice"] = true })
+	w.door.Signal(access.Signal{Device: "laptop-of-alice"})
+	if err = stream.RecvMsg(&wrapperspb.StringValue{}); status.Code(err) != codes.PermissionDenied {
+		t.Error(err)
+	}
+	w.closed(access.DeviceNotCompliant, "gRPC call")
+}
+
+// Nobody takes the part of a download for the whole.
+func TestDownloadIsBrokenOffVisibly(t *testing.T) {
+	for _, c := range []struct {
+		scheme, length string
+		changes        []change
+	}{{"http", "", nil}, {"http", "1000000", nil}, {"https", "", []change{overHTTP2}}} {
+		up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+			if c.length != "" {
+				w.Header().Set("Content-Length", c.length)
+			}
+			w.Write(make([]byte, 64<<10))
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})
+		o := &office{}
+		w := newWorld(t, []access.Route{routeTo(c.scheme+"://app.example", up)}, append(c.changes, withOffice(o))...)
+		res := w.stream("GET", c.scheme+"://app.example/", nil)
+		io.ReadFull(res.Body, make([]byte, 4))
+		w.revoke(o, "alice")
+		got, err := io.ReadAll(res.Body)
+		var reset http2.StreamError
+		switch {
+		case c.scheme == "http" && !errors.Is(err, io.ErrUnexpectedEOF):
+			t.Errorf("length %q: %d bytes, %v", c.length, len(got), err)
+		case c.scheme == "https" && !errors.As(err, &reset) && !strings.Contains(fmt.Sprint(err), "stream error"):
+			t.Errorf("HTTP/2: %v", err)
+		}
+		if own := w.closed(access.SessionEnded, "response"); own.Response.BytesOut == 0 {
+			t.Errorf("%+v", own.Response)
+		}
+	}
+}
+
+func TestUploadIsCutOffAndRefused(t *testing.T) {
+	began := make(chan bool, 1)
+	up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		io.ReadFull(r.Body, make([]byte, 4))
+		began <- true
+		io.Copy(io.Discard, r.Body)
+	})
+	for scheme, changes := range map[string][]change{"http": nil, "https": {overHTTP2}} {
+		o := &office{}
+		w := newWorld(t, []access.Route{routeTo(scheme+"://app.example", up)}, append(changes, withOffice(o))...)
+		body, send := io.Pipe()
+		go io.WriteString(send, "part of something long")
+		answer := make(chan *http.Response, 1)
+		go func() { answer <- w.stream("POST", scheme+"://app.example/", body) }()
+		<-began
+		w.revoke(o, "alice")
+		if res := <-answer; res.StatusCode != 401 {
+			t.Errorf("%s: %s", scheme, res.Status)
+		}
+		send.Close()
+		if own := w.closed(access.SessionEnded, "request"); own.Response.BytesIn == 0 {
+			t.Errorf("%+v", own.Response)
+		}
+	}
+}
+
+// An answer that has not begun when access ends never begins.
+func TestWaitingRequestIsRefused(t *testing.T) {
+	asked := make(chan bool, 1)
+	up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- true
+		<-r.Context().Done()
+	})
+	o := &office{}
+	w := newWorld(t, []access.Route{routeTo("http://app.example", up)}, withOffice(o))
+	answer := make(chan *http.Response, 1)
+	go func() { answer <- w.stream("GET", "http://app.example/", nil) }()
+	<-asked
+	o.set(func() { o.unsound["laptop-of-alice"] = true })
+	w.door.Signal(access.Signal{Device: "laptop-of-bob"})
+	w.door.Signal(access.Signal{Device: "laptop-of-alice"})
+	if res := <-answer; res.StatusCode != 403 {
+		t.Error(res.Status)
+	}
+	w.closed(access.DeviceNotCompliant, "request")
+}
+
+// What changes while facts are gathered, and says so before the request is among
+// the open ones, is not missed.
+func TestSignalBeforeTheStreamIsRegisteredIsNotMissed(t *testing.T) {
+	up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	o := &office{}
+	var w *world
+	var once sync.Once
+	o.gathered = func() { once.Do(func() { w.revoke(o, "alice") }) }
+	w = newWorld(t, []access.Route{routeTo("http://app.example", up)}, withOffice(o))
+	if res := w.stream("GET", "http://app.example/", nil); res.StatusCode != 401 {
+		t.Error(res.Status)
+	}
+	w.closed(access.SessionEnded, "request")
+}
+
+// Many streams come and go while signals arrive; whoever is revoked is out, and
+// nothing is left behind.
+func TestSignalsAndStreamsAtOnce(t *testing.T) {
+	up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	o := &office{}
+	w := newWorld(t, []access.Route{routeTo("http://app.example", up)}, withOffice(o))
+	var clients sync.WaitGroup
+	var ended atomic.Int32
+	tr := w.transport()
+	for i := range 40 {
+		clients.Go(func() {
+			req, _ := http.NewRequest("GET", "http://app.example/", nil)
+			req.Header.Set("Cookie", fmt.Sprintf("doorward=p%d", i))
+			res, err := tr.RoundTrip(req)
+			if err == nil {
+				_, err = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+			if err != nil || res.StatusCode == 401 {
+				ended.Add(1)
+			}
+		})
+		clients.Go(func() { w.revoke(o, fmt.Sprintf("p%d", i)) })
+	}
+	clients.Wait()
+	if ended.Load() != 40 {
+		t.Errorf("%d of 40 ended", ended.Load())
+	}
+	w.nothingOpen()
+}
+
+// only returns the one open stream.
+func (w *world) only() (found *stream) {
+	w.t.Helper()
+	for i := range w.door.streams.shards {
+		shard := &w.door.streams.shards[i]
+		shard.mu.Lock()
+		for st := range shard.all {
+			found = st
+		}
+		shard.mu.Unlock()
+	}
+	if found == nil {
+		w.t.Fatal("nothing is open")
+	}
+	return found
+}
+
+// The route's grace is time to cure what is missing; at its end it counts.
+func TestGraceIsTimeToCure(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	route := wsRoute("http://app.example", wsHold(t, ends))
+	route.OnChange.CloseStreams = access.Duration(10 * time.Minute)
+	w := newWorld(t, []access.Route{route}, withOffice(o))
+	conn := w.dial("ws://app.example/", "alice")
+	st := w.only()
+	unsound := func(yes bool) { o.set(func() { o.unsound["laptop-of-alice"] = yes }) }
+
+	unsound(true)
+	st.check()
+	if st.over() || !st.refused {
+		t.Fatal("no grace is running")
+	}
+	unsound(false)
+	st.decide(true) // the grace is over
+	if st.over() || st.refused {
+		t.Error("what was cured in time is held against the visitor")
+	}
+	conn.Write(t.Context(), websocket.MessageText, []byte("hello"))
+	if _, _, err := conn.Read(t.Context()); err != nil {
+		t.Error(err)
+	}
+	unsound(true)
+	st.check()
+	st.check() // a second signal does not shorten it
+	if st.over() {
+		t.Error("the grace was cut short")
+	}
+	st.decide(true)
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	w.closed(access.DeviceNotCompliant, "WebSocket")
+}
+
+// The grace ends by itself.
+func TestGraceComesToItsEnd(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	route := wsRoute("http://app.example", wsHold(t, ends))
+	route.OnChange.CloseStreams = access.Duration(50 * time.Millisecond)
+	w := newWorld(t, []access.Route{route}, withOffice(o))
+	conn := w.dial("ws://app.example/", "alice")
+	w.revoke(o, "alice")
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	if own := w.closed(access.SessionEnded, "WebSocket"); own.Response.Duration < 50*time.Millisecond {
+		t.Error(own.Response.Duration)
+	}
+}
+
+// Pitfall: reloads that cut users off. What the new configuration still allows
+// goes on; what it does not ends.
+func TestReloadEndsWhatItForbidsAndNothingElse(t *testing.T) {
+	for name, c := range map[string]struct {
+		next func(*Snapshot, *access.Route)
+		want access.Reason // "": goes on
+	}{
+		"the same":          {func(*Snapshot, *access.Route) {}, ""},
+		"another upstream":  {func(_ *Snapshot, r *access.Route) { r.To = []string{"http://127.0.0.1:9"} }, ""},
+		"a stricter rule":   {func(s *Snapshot, _ *access.Route) { s.Policy = deny(access.NotAllowed) }, access.NotAllowed},
+		"no such route":     {func(_ *Snapshot, r *access.Route) { r.From = "http://moved.example" }, access.NoRoute},
+		"no WebSocket":      {func(_ *Snapshot, r *access.Route) { r.WebSocket = false }, access.UpgradeRefused},
+		"another app there": {func(_ *Snapshot, r *access.Route) { r.ID, r.To = "other", []string{"http://127.0.0.1:9"} }, access.NoRoute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ends := make(chan error, 1)
+			o := &office{}
+			route := wsRoute("http://app.example", wsHold(t, ends))
+			w := newWorld(t, []access.Route{route}, withOffice(o))
+			conn := w.dial("ws://app.example/", "alice")
+			next := *w.snapshot
+			next.Version = "v2"
+			c.next(&next, &route)
+			next.Routes = table(t, route)
+			if err := w.door.Swap(&next); err != nil {
+				t.Fatal(err)
+			}
+			if c.want == "" {
+				w.only().check() // whatever the checkers did, once more
+				conn.Write(t.Context(), websocket.MessageText, []byte("hello"))
+				if _, _, err := conn.Read(t.Context()); err != nil {
+					t.Error(err)
+				}
+				conn.Close(websocket.StatusNormalClosure, "")
+				if e := w.rec.event(t); e.Response.Reason != "" {
+					t.Errorf("%+v", e)
+				}
+				return
+			}
+			if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+				t.Error(err)
+			}
+			end := w.rec.event(t)
+			if end.Reason != c.want || end.Decision.Policy != "v2" && c.want != access.NotAllowed {
+				t.Errorf("%+v %+v", end, end.Decision)
+			}
+			w.rec.event(t)
+			w.nothingOpen()
+		})
+	}
+}
+
+// Whether or not anything is said, every stream is decided on again in time, and
+// when its session is known to end.
+func TestTimeIsASignalToo(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	route := wsRoute("http://app.example", wsHold(t, ends))
+	route.Recheck = access.Duration(30 * time.Second)
+	w := newWorld(t, []access.Route{route}, withOffice(o))
+	conn := w.dial("ws://app.example/", "alice")
+	st := w.only()
+	due := func() time.Time {
+		st.shard.mu.Lock()
+		defer st.shard.mu.Unlock()
+		return st.due
+	}
+	now := time.Now()
+	if wait := due().Sub(now); wait > 30*time.Second || wait < 25*time.Second {
+		t.Errorf("due in %s", wait)
+	}
+	soon := *st.facts
+	soon.Session.Expires = now.Add(7 * time.Second)
+	if next := st.next(st.passage.entry, &soon, now); !next.Equal(soon.Session.Expires) {
+		t.Errorf("the end of the session is at %s, the next look at %s", soon.Session.Expires, next)
+	}
+
+	// What the visitor sends counts as use of the session, silence does not.
+	st.check()
+	st.check()
+	conn.Write(t.Context(), websocket.MessageText, []byte("hello"))
+	conn.Read(t.Context())
+	st.check()
+	o.set(func() {
+		if o.uses != 1 {
+			t.Errorf("%d uses", o.uses)
+		}
+	})
+
+	o.set(func() { o.over["alice"] = access.SessionExpired })
+	for slice := range tickSlices {
+		w.door.checkDue(slice, now.Add(time.Second)) // nothing is due yet
+	}
+	if st.over() {
+		t.Error("decided on before its time")
+	}
+	for slice := range tickSlices {
+		w.door.checkDue(slice, now.Add(31*time.Second))
+	}
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	w.closed(access.SessionExpired, "WebSocket")
+}
+
+// While facts cannot be gathered, a stream goes on for as long as it might have
+// gone on unchecked, and no longer.
+func TestDoubtDoesNotLast(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	w := newWorld(t, []access.Route{wsRoute("http://app.example", wsHold(t, ends))}, withOffice(o))
+	var clock atomic.Int64
+	w.door.now = func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
+	conn := w.dial("ws://app.example/", "alice")
+	st := w.only()
+	o.set(func() { o.fails = access.Becausef(access.StoreUnavailable, "no answer") })
+	st.check()
+	clock.Add(int64(defaultRecheck - time.Second))
+	st.check()
+	if st.over() {
+		t.Fatal("ended at the first doubt")
+	}
+	o.set(func() { o.fails = nil })
+	st.check()
+	o.set(func() { o.fails = access.Becausef(access.StoreUnavailable, "no answer") })
+	clock.Add(int64(2 * time.Second))
+	st.check()
+	if st.over() {
+		t.Error("a doubt that was removed still counts")
+	}
+	clock.Add(int64(defaultRecheck + time.Second))
+	st.check()
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	w.closed(access.StoreUnavailable, "WebSocket")
+}
+
+func TestBugInACheckEndsTheStreamNotTheProcess(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	w := newWorld(t, []access.Route{wsRoute("http://app.example", wsHold(t, ends))}, withOffice(o))
+	conn := w.dial("ws://app.example/", "alice")
+	o.set(func() { o.panics = true })
+	w.only().doubtful = time.Now().Add(-time.Hour) // as if it had lasted
+	w.door.Signal(access.Signal{})
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	w.closed(access.InternalError, "WebSocket")
+}
+
+func TestTimerStopsWithTheLastStream(t *testing.T) {
+	o := &office{}
+	w := newWorld(t, []access.Route{routeTo("http://app.example", newEcho(t))}, withOffice(o))
+	w.stream("GET", "http://app.example/", nil)
+	w.rec.event(t)
+	w.nothingOpen()
+	if !w.door.streams.ticking.Load() {
+		t.Fatal("no timer ran")
+	}
+	for range tickSlices + 1 {
+		if w.door.streams.ticking.Load() {
+			w.door.tick()
+		}
+	}
+	if w.door.streams.ticking.Load() {
+		t.Error("the timer runs although nothing is open")
+	}
+	w.stream("GET", "http://app.example/", nil)
+	if !w.door.streams.ticking.Load() {
+		t.Error("the timer was not started again")
+	}
+	w.rec.event(t)
+}
+
+func TestFaultsOfRechecks(t *testing.T) {
+	f := access.NewFaults("server")
+	(&Config{Listen: "127.0.0.1:1", Recheck: access.Duration(time.Millisecond)}).Validate(f)
+	if list := f.List(); len(list) != 1 || list[0].Path != "server.recheck" {
+		t.Errorf("%+v", list)
+	}
+	_, faults := NewTable([]access.Route{{ID: "a", From: "http://a.example", To: []string{"http://127.0.0.1:1"},
+		Recheck: -1, OnChange: access.OnChange{CloseStreams: access.Duration(time.Hour)}}})
+	if len(faults) != 2 {
+		t.Errorf("%+v", faults)
+	}
+}
