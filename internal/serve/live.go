@@ -30,6 +30,7 @@ type live struct {
 	door     *proxy.Door
 	sessions *session.Manager
 	store    store.Store
+	news     *news
 	tls      *proxy.TLS // nil: plaintext
 
 	candidate candidate // decided with, not enforced
@@ -82,7 +83,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Authorities: authorities, Reports: told.Reports(),
-		Keep: session.NewVault(l.store, "device", snapshotKey), Previous: before.devices, Log: l.log})
+		Keep: session.NewVault(l.store, "device", snapshotKey), Previous: before.devices, Signal: l.news.send, Log: l.log})
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/doorward/doorward/config"
@@ -68,7 +67,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer records.close()
 
 	// What is open is decided on again when somebody says that facts have changed.
-	signals := new(signals)
+	news := new(news)
 
 	// Who is logged in.
 	kept, err := store.Open(cfg.Sessions.Store, time.Now)
@@ -76,7 +75,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer kept.Close()
-	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Log: log, Emit: records.Record, Signal: signals.send})
+	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Log: log, Emit: records.Record, Signal: news.send})
 	if err != nil {
 		return err
 	}
@@ -93,11 +92,11 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Log: log})
 	defer door.Close()
-	signals.door.Store(door)
+	news.door.Store(door)
 
 	// The live configuration: installed now, and again whenever it changes.
 	live := &live{
-		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept,
+		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept, news: news,
 	}
 	live.candidate.live = live
 	defer live.stop()
@@ -162,16 +161,6 @@ func Run(ctx context.Context, opts Options) error {
 		door.Drain(last)
 	}
 	return nil
-}
-
-// signals carries news to the door, which is made after those who have some.
-// Before that nothing is open that they could be about.
-type signals struct{ door atomic.Pointer[proxy.Door] }
-
-func (s *signals) send(sig access.Signal) {
-	if door := s.door.Load(); door != nil {
-		door.Signal(sig)
-	}
 }
 
 // listen starts a server on an address.
