@@ -1,12 +1,9 @@
 package devicecheck
 
 import (
-	"fmt"
 	"maps"
-	"net/http"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -63,8 +60,10 @@ type Source struct {
 	// `-`, `_` and `.`, at most 64. Required, unique.
 	ID string `yaml:"id"`
 	// Type is the kind of inventory: `file`, `http` (any that answers JSON),
-	// `fleet` (Fleet, osquery) or `intune` (Microsoft Intune through Graph).
-	// Required.
+	// `fleet` (Fleet, osquery), `intune` (Microsoft Intune), `entra` (the devices
+	// of Microsoft Entra, on request joined with Intune), `defender` (Microsoft
+	// Defender for Endpoint), `jamf` (Jamf Pro), `google` (Google Cloud Identity)
+	// or `crowdstrike` (CrowdStrike Zero Trust Assessment). Required.
 	Type string `yaml:"type"`
 	// Path is the file of an inventory of type `file`. `.json` holds an array of
 	// records, or an object with that array as its member `devices`; `.csv`
@@ -83,8 +82,11 @@ type Source struct {
 	Refresh access.Duration `yaml:"refresh"`
 
 	// URL is the address of the inventory: for `http` that of the first page,
-	// for `fleet` that of the server, for `intune` that of Graph (default
-	// https://graph.microsoft.com). It begins with https://, or http:// for this
+	// for `fleet` and `jamf` that of the server, for the others that of the API
+	// (default that of the vendor's own cloud: https://graph.microsoft.com for
+	// `intune` and `entra`, https://api.securitycenter.microsoft.com for
+	// `defender`, https://cloudidentity.googleapis.com for `google`,
+	// https://api.crowdstrike.com for `crowdstrike`). It begins with https://, or http:// for this
 	// machine only. Every page must be on its host; redirects to other hosts are
 	// not followed.
 	URL string `yaml:"url"`
@@ -106,21 +108,54 @@ type Source struct {
 	// Token is the API token of a `fleet` server; a user that may only observe
 	// is enough.
 	Token access.Secret `yaml:"token"`
-	// Tenant is the Entra tenant of `intune`, by id or domain.
+	// Tenant is the Entra tenant of `intune`, `entra` and `defender`, by id or
+	// domain.
 	Tenant string `yaml:"tenant"`
-	// ClientID is the application that reads `intune`. It needs the permission
-	// DeviceManagementManagedDevices.Read.All.
+	// ClientID is the application, or API client, that reads `intune`, `entra`,
+	// `defender`, `jamf` or `crowdstrike`.
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the secret of that application.
 	ClientSecret access.Secret `yaml:"client_secret"`
-	// AuthURL is where `intune` gets its tokens. Default
+	// AuthURL is where `intune`, `entra` and `defender` get their tokens. Default
 	// https://login.microsoftonline.com; other clouds have their own.
 	AuthURL string `yaml:"auth_url"`
 	// Key is the member of a vendor's record that is the id of the device, which
 	// `match` looks up. For `fleet` it is one of `uuid`, `hardware_serial` and
 	// `hostname`; for `intune` one of `azureADDeviceId` (the claim `deviceid` of
-	// Entra), `id` and `serialNumber`. Default: the first of them.
+	// Entra), `id` and `serialNumber`; for `entra` one of `deviceId` and `id`; for
+	// `defender` one of `aadDeviceId`, `id` and `computerDnsName`; for `jamf` one
+	// of `udid`, `serialNumber`, `managementId` and `id`; for `google` one of
+	// `deviceId`, `serialNumber` and `name`; for `crowdstrike` one of `aid` and
+	// `system_serial_number`. Default: the first of them.
 	Key string `yaml:"key"`
+	// WithIntune lets `entra` read the managed devices of Intune too. A device is
+	// compliant and managed then if both say so. Default false.
+	WithIntune bool `yaml:"with_intune"`
+	// TrustTypes lists what `entra` accepts as managed: `AzureAd` (joined),
+	// `ServerAd` (hybrid joined) and `Workplace` (registered). Default: all.
+	TrustTypes []string `yaml:"trust_types"`
+	// CompliantGroup is the name of the smart group of `jamf` whose members are
+	// compliant. Default: none, so that compliance is unknown.
+	CompliantGroup string `yaml:"compliant_group"`
+	// ServiceAccount is the key of the service account that reads `google`: the
+	// whole JSON file that Google made.
+	ServiceAccount access.Secret `yaml:"service_account"`
+	// Subject is the administrator in whose name the service account reads, by
+	// domain-wide delegation. Default: it reads in its own name.
+	Subject string `yaml:"subject"`
+	// TokenURL is where `google` gets its tokens instead of by a service account's
+	// key: a metadata server, or what speaks like one. Plain http is for this
+	// machine and for metadata.google.internal.
+	TokenURL string `yaml:"token_url"`
+	// Customer is the organization whose devices `google` reads. Default
+	// `customers/my_customer`.
+	Customer string `yaml:"customer"`
+	// Partner is the last part of the name of the client states that `google`
+	// believes, such as `C0123-acme`. Default: all, and all must agree.
+	Partner string `yaml:"partner"`
+	// MinScore is the lowest score of `crowdstrike` that counts as compliant, 1 to
+	// 100. Required for it.
+	MinScore int `yaml:"min_score"`
 }
 
 // Field is the place of a value in a record. A plain text is the path alone.
@@ -149,9 +184,6 @@ func (f *Field) UnmarshalText(text []byte) error {
 // same reports whether two sources are configured alike. Secrets are compared
 // by what they hold.
 func (s Source) same(other Source) bool { return reflect.DeepEqual(s, other) }
-
-// remote reports whether the inventory is asked over HTTP.
-func (s Source) remote() bool { return s.Type == "http" || s.Type == "fleet" || s.Type == "intune" }
 
 // Validate reports every mistake in sources and match, and sources that a
 // profile or tier names and that do not exist. Everything else about them is
@@ -202,195 +234,3 @@ func (c Config) validateNamed(ids []string, f access.Faults) {
 		}
 	}
 }
-
-func (s Source) validate(f access.Faults) {
-	switch {
-	case s.ID == "":
-		f.At("id").Add("give the source a name, such as id: inventory", "id is missing")
-	case len(s.ID) > maxSourceID || strings.Trim(s.ID, idLetters) != "":
-		f.At("id").Add("use up to 64 letters, digits, -, _ and .", "%q is no id", clip(s.ID))
-	}
-	least := minRefresh
-	if s.remote() {
-		least = minRemote
-	}
-	if s.Refresh != 0 && s.Refresh < least {
-		f.At("refresh").Add(fmt.Sprintf("use %s or more", least), "%s is too short", s.Refresh)
-	}
-	switch s.Type {
-	case "file":
-		s.validateFile(f)
-	case "http":
-		s.validateHTTP(f)
-	case "fleet":
-		s.validateFleet(f)
-	case "intune":
-		s.validateIntune(f)
-	case "":
-		f.At("type").Add("add type: file", "type is missing")
-		return
-	default:
-		f.At("type").Add("use file, http, fleet or intune", "%q is no type of inventory", clip(s.Type))
-		return
-	}
-	s.validateKeys(f)
-}
-
-// validateKeys reports what has no meaning for the type.
-func (s Source) validateKeys(f access.Faults) {
-	for _, key := range []struct {
-		name  string
-		set   bool
-		types string
-	}{
-		{"path", s.Path != "", "file"},
-		{"url", s.URL != "", "http fleet intune"},
-		{"headers", len(s.Headers) > 0, "http"},
-		{"items", s.Items != "", "http"},
-		{"next", s.Next != "", "http"},
-		{"fields", len(s.Fields) > 0, "http"},
-		{"token", !s.Token.IsZero(), "fleet"},
-		{"tenant", s.Tenant != "", "intune"},
-		{"client_id", s.ClientID != "", "intune"},
-		{"client_secret", !s.ClientSecret.IsZero(), "intune"},
-		{"auth_url", s.AuthURL != "", "intune"},
-		{"key", s.Key != "", "fleet intune"},
-	} {
-		if key.set && !slices.Contains(strings.Fields(key.types), s.Type) {
-			f.At("%s", key.name).Add("remove it", "%s has no meaning for an inventory of type %s", key.name, s.Type)
-		}
-	}
-}
-
-func validateURL(f access.Faults, address, example string) {
-	if address == "" {
-		f.Add("add one, such as "+example, "the address is missing")
-	} else if _, err := parseHome(address); err != nil {
-		f.Add("write an address such as "+example, "%s", err)
-	}
-}
-
-func (s Source) validateHTTP(f access.Faults) {
-	validateURL(f.At("url"), s.URL, "https://inventory.example.com/devices")
-	for _, path := range [][2]string{{"items", s.Items}, {"next", s.Next}} {
-		if _, err := parsePath(path[1]); err != nil {
-			f.At("%s", path[0]).Add("write member names with dots between them", "%s", err)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
-		at, value := f.At("headers").At("%s", name), s.Headers[name]
-		switch {
-		case name == "" || strings.Trim(name, headerLetters) != "" || slices.Contains(ownHeaders, http.CanonicalHeaderKey(name)):
-			at.Add("use the name of a header such as Authorization", "%q cannot be set", clip(name))
-		case value.IsZero() || strings.ContainsFunc(value.Reveal(), func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
-			at.Add("write {file: PATH} or {env: NAME} of a text of one line", "the value is missing or has several lines")
-		}
-	}
-	if _, ok := s.Fields["id"]; !ok {
-		f.At("fields").Add("add fields: {id: PATH}", "the path of the id is missing")
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.Fields)) {
-		s.Fields[name].validate(f.At("fields").At("%s", name), name)
-	}
-}
-
-func (want Field) validate(f access.Faults, name string) {
-	n := fieldIndex(name)
-	if n < 0 {
-		f.Add("use "+fieldNames, "%q is no field of a device", clip(name))
-		return
-	}
-	if path, err := parsePath(want.Path); err != nil || len(path) == 0 {
-		f.Add("write member names with dots between them, such as compliance.state", "the path of %s is missing or faulty", name)
-	}
-	if len(want.Yes)+len(want.No) > 0 && !fields[n].fact {
-		f.Add("write the path alone", "%s is not a field of yes and no", name)
-	}
-	for _, word := range want.Yes {
-		if word == "" || slices.Contains(want.No, word) {
-			f.At("yes").Add("remove it", "%q cannot mean yes", clip(word))
-		}
-	}
-	if slices.Contains(want.No, "") {
-		f.At("no").Add("remove it", "an empty value is unknown, never no")
-	}
-	want.validateLevels(f.At("levels"), name)
-}
-
-func (want Field) validateLevels(f access.Faults, name string) {
-	if len(want.Levels) > 0 && name != riskField {
-		f.Add("remove it", "%s is no risk", name)
-		return
-	}
-	meant := map[string]string{}
-	for _, level := range slices.Sorted(maps.Keys(want.Levels)) {
-		var risk access.Risk
-		if risk.UnmarshalText([]byte(level)) != nil || risk == access.RiskUnknown {
-			f.At("%s", level).Add("use none, low, medium or high; every other value is unknown", "%q is no risk", clip(level))
-		}
-		for _, word := range want.Levels[level] {
-			if other, twice := meant[word]; word == "" || twice && other != level {
-				f.At("%s", level).Add("remove it", "%q cannot mean %s", clip(word), level)
-			}
-			meant[word] = level
-		}
-	}
-}
-
-func (s Source) validateFleet(f access.Faults) {
-	validateURL(f.At("url"), s.URL, "https://fleet.corp.example.com")
-	if s.Token.IsZero() {
-		f.At("token").Add("add token: {file: PATH}", "the token is missing")
-	} else {
-		validateToken(f.At("token"), s.Token)
-	}
-	s.validateKey(f, fleetKeys)
-}
-
-func (s Source) validateIntune(f access.Faults) {
-	if s.URL != "" {
-		validateURL(f.At("url"), s.URL, graphURL)
-	}
-	if s.AuthURL != "" {
-		validateURL(f.At("auth_url"), s.AuthURL, microsoftAuth)
-	}
-	if strings.Trim(s.Tenant, idLetters) != "" || strings.Trim(s.Tenant, ".") == "" {
-		f.At("tenant").Add("write the id of the tenant or one of its domains", "tenant is missing or faulty")
-	}
-	if s.ClientID == "" {
-		f.At("client_id").Add("write the id of the application that may read the devices", "client_id is missing")
-	}
-	if s.ClientSecret.IsZero() {
-		f.At("client_secret").Add("add client_secret: {file: PATH}", "client_secret is missing")
-	}
-	s.validateKey(f, intuneKeys)
-}
-
-func (s Source) validateKey(f access.Faults, keys []string) {
-	if s.Key != "" && !slices.Contains(keys, s.Key) {
-		f.At("key").Add("use "+strings.Join(keys, ", "), "%q is no key of a device", clip(s.Key))
-	}
-}
-
-func validateToken(f access.Faults, token access.Secret) {
-	if strings.ContainsFunc(token.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		f.Add("write the token alone, without Bearer", "the token holds a blank or a character that no token has")
-	}
-}
-
-func (s Source) validateFile(f access.Faults) {
-	if s.Path == "" {
-		f.At("path").Add("add path: /etc/doorward/devices.json", "path is missing")
-	} else if _, err := formatOf(s.Path); err != nil {
-		f.At("path").Add("name a file that ends in .json or .csv", "%s", err)
-	}
-}
-
-// idLetters are what the id of a source is made of.
-const idLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
-
-// headerLetters are what the name of a header is made of here.
-const headerLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
-
-// ownHeaders are set by the connection.
-var ownHeaders = []string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Encoding", "Te", "Trailer", "Upgrade"}

@@ -2,7 +2,6 @@ package devicecheck
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,9 +13,6 @@ import (
 )
 
 const fleetPerPage = 100
-
-// fleetKeys are the members of a host that may be the device's id.
-var fleetKeys = []string{"uuid", "hardware_serial", "hostname"}
 
 // fleetServer is the host list of a Fleet server (osquery).
 type fleetServer struct {
@@ -30,9 +26,6 @@ func newFleet(s Source, o outside) (*fleetServer, error) {
 		return nil, err
 	}
 	f := &fleetServer{remote: r, key: s.Key}
-	if f.key == "" {
-		f.key = fleetKeys[0]
-	}
 	f.authorize = func(_ context.Context, _ *pull, header http.Header, _ bool) (bool, error) {
 		header.Set("Authorization", "Bearer "+s.Token.Reveal())
 		return false, nil
@@ -40,45 +33,34 @@ func newFleet(s Source, o outside) (*fleetServer, error) {
 	return f, nil
 }
 
-// fetch implements fetcher. It asks for pages until one is empty: a server may
-// give fewer hosts per page than it was asked for.
+// fetch implements fetcher.
 func (f *fleetServer) fetch(ctx context.Context, have *inventory) (*inventory, error) {
 	p, err := f.begin()
 	if err != nil {
 		return nil, err
 	}
-	seen := map[string]bool{} // by the server's own number, which every host has
-	for page := 0; ; page++ {
+	address := func(page int) *url.URL {
 		u := f.home.JoinPath("api/v1/fleet/hosts")
 		u.RawQuery = url.Values{
 			"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(fleetPerPage)},
 			"order_key": {"id"}, "order_direction": {"asc"}, "populate_policies": {"true"},
 		}.Encode()
-		hosts, fresh := 0, 0
-		_, err := p.take(ctx, u, jsonPath{"hosts"}, func(host map[string]any) (access.Device, error) {
-			hosts++
-			number, _ := scalar(host["id"])
-			if number == "" {
-				number, _ = host[f.key].(string)
-			}
-			if !seen[number] {
-				seen[number] = true
-				fresh++
-			}
-			return f.device(host)
-		})
-		switch {
-		case err != nil:
-			return nil, err
-		case hosts == 0:
-			return p.done(have)
-		case fresh == 0:
-			return nil, errors.New("the server gives the same hosts again")
-		}
+		return u
 	}
+	name := func(host map[string]any) string { // the server's own number, which every host has
+		number, _ := scalar(host["id"])
+		if number == "" {
+			number, _ = host[f.key].(string)
+		}
+		return number
+	}
+	if _, _, err := p.byNumber(ctx, address, jsonPath{"hosts"}, name, p.adding(f.device)); err != nil {
+		return nil, err
+	}
+	return p.done(have)
 }
 
-func (f *fleetServer) device(host map[string]any) (access.Device, error) {
+func (f *fleetServer) device(p *pull, host map[string]any) (access.Device, error) {
 	id, ok := host[f.key].(string)
 	if !ok {
 		return access.Device{}, fmt.Errorf("a host has no text %q", f.key)
@@ -86,12 +68,12 @@ func (f *fleetServer) device(host map[string]any) (access.Device, error) {
 	platform := plain(host["platform"])
 	d := access.Device{
 		ID: id, Name: plain(host["hostname"]), OS: fleetOS(platform),
-		DiskEncrypted: fact(host["disk_encryption_enabled"]),
-		Managed:       fleetManaged(jsonPath{"mdm", "enrollment_status"}.in(host)),
+		DiskEncrypted: truth(p.odd, "disk_encryption_enabled", host["disk_encryption_enabled"]),
+		Managed:       meaning(p.odd, "mdm.enrollment_status", jsonPath{"mdm", "enrollment_status"}.in(host), fleetManaged),
 		SeenAt:        fleetSeen(host),
 	}
-	d.OSVersion = fleetVersion(d.OS, plain(host["os_version"]))
-	fleetCompliance(&d, host)
+	d.OSVersion = versionIn(d.OS, plain(host["os_version"]))
+	fleetCompliance(p, &d, host)
 	return d, nil
 }
 
@@ -107,25 +89,28 @@ func fleetSeen(host map[string]any) time.Time {
 
 // fleetCompliance: a host is compliant if it passes every policy, and there is
 // at least one. A policy that has not run yet is unknown.
-func fleetCompliance(d *access.Device, host map[string]any) {
+func fleetCompliance(p *pull, d *access.Device, host map[string]any) {
 	policies, _ := host["policies"].([]any)
 	verdict := access.TriOf(true)
 	if len(policies) == 0 {
 		verdict = access.Unknown
 	}
 	for _, policy := range policies {
-		p, _ := policy.(map[string]any)
-		response, _ := p["response"].(string)
-		name := plain(p["name"])
+		policy, _ := policy.(map[string]any)
+		response, _ := policy["response"].(string)
+		name := plain(policy["name"])
 		switch response {
 		case "pass":
 		case "fail":
 			verdict = access.No
-			if resolution := plain(p["resolution"]); resolution != "" {
+			if resolution := plain(policy["resolution"]); resolution != "" {
 				name += ": " + resolution
 			}
 			note(d, name)
 		default:
+			if policy["response"] != "" { // which it is until it has run
+				p.odd.note("policies.response", policy["response"])
+			}
 			if verdict == access.Yes {
 				verdict = access.Unknown
 			}
@@ -142,14 +127,9 @@ func fleetCompliance(d *access.Device, host map[string]any) {
 	d.Compliant = verdict
 }
 
-func fleetManaged(value any) access.Tri {
-	switch status, _ := value.(string); status {
-	case "On (automatic)", "On (manual)":
-		return access.Yes
-	case "Off":
-		return access.No
-	}
-	return access.Unknown
+// fleetManaged are the words of mdm.enrollment_status.
+var fleetManaged = map[string]access.Tri{
+	"On (automatic)": access.Yes, "On (manual)": access.Yes, "Off": access.No, "Pending": access.Unknown,
 }
 
 // fleetOS returns the common name for a platform; distributions of Linux have
@@ -164,9 +144,9 @@ func fleetOS(platform string) string {
 	return normalOS(platform)
 }
 
-// fleetVersion takes the number from a text such as "macOS 15.4". Where there
+// versionIn takes the number from a text such as "macOS 15.4". Where there
 // is more than one number, or the marketing number of Windows, it is unknown.
-func fleetVersion(system, text string) string {
+func versionIn(system, text string) string {
 	version := ""
 	for word := range strings.FieldsSeq(text) {
 		if strings.Trim(word, "0123456789.") != "" || !strings.Contains(word, ".") && system != "macos" && system != "ios" && system != "android" {

@@ -3,7 +3,6 @@ package devicecheck
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -89,43 +88,21 @@ func (h *httpInventory) fetch(ctx context.Context, have *inventory) (*inventory,
 	if err != nil {
 		return nil, err
 	}
-	for u := h.home; ; {
-		around, err := p.take(ctx, u, h.items, h.device)
-		if err != nil {
-			return nil, err
-		}
-		if !h.paged {
-			return p.done(have)
-		}
-		link, more, err := nextLink(h.next, around)
-		if err != nil {
-			return nil, err
-		}
-		if !more {
-			return p.done(have)
-		}
-		if u, err = u.Parse(link); err != nil {
-			return nil, errors.New("the link to the next page is no URL")
-		}
+	if h.paged {
+		_, err = p.byLink(ctx, h.home, h.items, h.next, p.adding(h.device))
+	} else {
+		_, _, err = p.take(ctx, h.home, h.items, p.adding(h.device))
 	}
-}
-
-// nextLink returns the link to the next page, and whether there is one.
-func nextLink(path jsonPath, around any) (string, bool, error) {
-	switch v := path.in(around).(type) {
-	case nil:
-		return "", false, nil
-	case string:
-		return v, v != "", nil
-	default:
-		return "", false, errors.New("the link to the next page is no text")
+	if err != nil {
+		return nil, err
 	}
+	return p.done(have)
 }
 
 // device reads one record. What is missing or of an unexpected kind stays
 // unknown; without an id, or with a certificate that is none, the answer is not
 // what the mapping was written for.
-func (h *httpInventory) device(record map[string]any) (access.Device, error) {
+func (h *httpInventory) device(p *pull, record map[string]any) (access.Device, error) {
 	var d access.Device
 	for _, f := range h.fields {
 		value := f.path.in(record)
@@ -150,11 +127,11 @@ func (h *httpInventory) device(record map[string]any) (access.Device, error) {
 		case "last_seen":
 			d.SeenAt = moment(value)
 		case riskField:
-			d.Risk = f.risk(text)
+			d.Risk = f.risk(p.odd, value, text)
 		default:
 			switch {
 			case f.fact:
-				text = f.word(value, text)
+				text = f.word(p.odd, value, text)
 			default:
 				text = plain(text)
 			}
@@ -167,29 +144,37 @@ func (h *httpInventory) device(record map[string]any) (access.Device, error) {
 }
 
 // risk translates a value of the inventory; what is not listed is unknown.
-func (f *mapped) risk(text string) access.Risk {
-	if f.levels != nil {
-		return f.levels[text]
+func (f *mapped) risk(odd oddities, value any, text string) access.Risk {
+	words := f.levels
+	if words == nil {
+		words = ownLevels
 	}
-	var risk access.Risk
-	_ = risk.UnmarshalText([]byte(text)) // leaves it unknown
+	risk, listed := words[text]
+	if !listed {
+		odd.note(f.name, value)
+	}
 	return risk
 }
 
+// ownLevels are the words of files.
+var ownLevels = map[string]access.Risk{
+	"none": access.RiskNone, "low": access.RiskLow, "medium": access.RiskMedium, "high": access.RiskHigh, "unknown": access.RiskUnknown,
+}
+
 // word translates a value of the inventory into yes, no, or nothing.
-func (f *mapped) word(value any, text string) string {
+func (f *mapped) word(odd oddities, value any, text string) string {
 	yes, no := f.yes, f.no
 	if len(yes)+len(no) == 0 {
 		yes, no = []string{"true", "yes"}, []string{"false", "no"}
 	}
 	switch {
 	case value == nil:
-		return ""
 	case slices.Contains(yes, text):
 		return "yes"
 	case slices.Contains(no, text):
 		return "no"
 	}
+	odd.note(f.name, value)
 	return ""
 }
 

@@ -82,6 +82,9 @@ type SourceStatus struct {
 	Type string `json:"type"`
 	// Devices is how many devices the inventory lists, as last read.
 	Devices int `json:"devices"`
+	// UnknownValues is how many values of the last reading had no meaning here,
+	// so that the facts are unknown. The log has each of them once.
+	UnknownValues int `json:"unknown_values,omitempty"`
 	// ObservedAt is when the inventory was last read without a fault. Zero: never.
 	ObservedAt time.Time `json:"observed_at,omitzero"`
 	// FailingSince is set while the inventory cannot be read, and Err says why.

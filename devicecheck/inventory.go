@@ -26,6 +26,8 @@ const (
 type inventory struct {
 	// version tells contents apart; equal versions hold equal devices.
 	version string
+	// odd is how many values the reading had that are not known here.
+	odd int
 
 	devices       []access.Device
 	byID          map[string]int32

@@ -5,11 +5,11 @@ import "strings"
 // osNames maps the spellings of inventories to the names that access.Device
 // and min_os use. An entry also covers names it begins, as in "Windows 11 Pro".
 var osNames = []struct{ spelling, name string }{
-	{"macos", "macos"}, {"mac os x", "macos"}, {"mac os", "macos"}, {"os x", "macos"}, {"osx", "macos"}, {"darwin", "macos"},
+	{"macos", "macos"}, {"mac os x", "macos"}, {"mac os", "macos"}, {"os x", "macos"}, {"osx", "macos"}, {"darwin", "macos"}, {"macmdm", "macos"},
 	{"windows", "windows"}, {"microsoft windows", "windows"}, {"win32", "windows"},
 	{"linux", "linux"}, {"gnu/linux", "linux"},
-	{"ios", "ios"}, {"iphone os", "ios"}, {"ipados", "ios"}, // one product line, numbered alike
-	{"android", "android"},
+	{"ios", "ios"}, {"iphone os", "ios"}, {"iphone", "ios"}, {"ipados", "ios"}, {"ipad", "ios"}, // one product line, numbered alike
+	{"android", "android"}, {"androidforwork", "android"}, {"androidenterprise", "android"}, // as Entra says it
 	{"chromeos", "chromeos"}, {"chrome os", "chromeos"}, {"cros", "chromeos"},
 }
 

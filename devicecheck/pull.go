@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -43,6 +44,7 @@ type outside struct {
 	now       func() time.Time
 	rand      func() float64 // in [0,1)
 	sleep     func(ctx context.Context, d time.Duration) error
+	log       *slog.Logger
 }
 
 func (o outside) orReal() outside {
@@ -57,6 +59,9 @@ func (o outside) orReal() outside {
 	}
 	if o.sleep == nil {
 		o.sleep = sleep
+	}
+	if o.log == nil {
+		o.log = slog.New(slog.DiscardHandler)
 	}
 	return o
 }
@@ -81,6 +86,8 @@ type remote struct {
 	// the one before was refused. It reports whether asking again with a fresh
 	// one can help.
 	authorize func(ctx context.Context, p *pull, h http.Header, fresh bool) (renewable bool, err error)
+	// told is what was logged about values that are not known here.
+	told map[oddity]bool
 	// notBefore is until when the server asked to be left alone.
 	notBefore time.Time
 }
@@ -90,7 +97,7 @@ func newRemote(home string, o outside) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &remote{outside: o, home: u, client: &http.Client{Transport: o.transport, CheckRedirect: stayHome}}, nil
+	return &remote{outside: o, home: u, told: map[oddity]bool{}, client: &http.Client{Transport: o.transport, CheckRedirect: stayHome}}, nil
 }
 
 var errAway = errors.New("the server redirects to another place")
@@ -118,6 +125,9 @@ func parseHome(address string) (*url.URL, error) {
 	case u.User != nil || u.Fragment != "":
 		return nil, errors.New("the address holds a user or a fragment")
 	case u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()):
+		if u.Path == "" {
+			u.Path = "/" // what is joined to it begins with one then
+		}
 		return u, nil
 	default:
 		return nil, errors.New("the address does not begin with https:// (plain http is for this machine only)")
@@ -136,6 +146,11 @@ type pull struct {
 	retries int
 	renewed bool
 	asked   map[string]bool // pages
+	empty   int             // pages in a row
+	// emptyAs tells whether an answer without its array means that it is empty.
+	// Nil: that is a fault.
+	emptyAs func(answer any) bool
+	odd     oddities
 
 	devices []access.Device
 	byID    map[string]int
@@ -145,27 +160,7 @@ func (r *remote) begin() (*pull, error) {
 	if r.now().Before(r.notBefore) {
 		return nil, fmt.Errorf("%s asks to be left alone until %s", r.home.Host, r.notBefore.UTC().Format(time.RFC3339))
 	}
-	return &pull{remote: r, left: maxPull, asked: map[string]bool{}, byID: map[string]int{}}, nil
-}
-
-// take reads the page at u, adds the device of each record in the array at
-// items, and returns the rest of the page.
-func (p *pull) take(ctx context.Context, u *url.URL, items jsonPath, device func(record map[string]any) (access.Device, error)) (any, error) {
-	body, err := p.page(ctx, u)
-	if err != nil {
-		return nil, err
-	}
-	around, err := readPage(body, items, func(record map[string]any) error {
-		d, err := device(record)
-		if err != nil {
-			return err
-		}
-		return p.add(d)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", place(u), err)
-	}
-	return around, nil
+	return &pull{remote: r, left: maxPull, asked: map[string]bool{}, odd: oddities{}, byID: map[string]int{}}, nil
 }
 
 // page reads one page, which is on the home host and was not read before.
@@ -211,6 +206,14 @@ type busy struct {
 }
 
 func (b *busy) Error() string { return b.err.Error() }
+
+// refused is an answer that asking again does not change.
+type refused struct {
+	where  string
+	status int
+}
+
+func (r *refused) Error() string { return fmt.Sprintf("%s answered %d", r.where, r.status) }
 
 // ask sends a request, again and ever later while the failure may pass, and
 // returns the whole body of an answer 200.
@@ -262,12 +265,16 @@ func (p *pull) once(ctx context.Context, build func(context.Context) (*http.Requ
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
+	case http.StatusCreated:
+		if req.Method == http.MethodGet { // some create tokens
+			return nil, &refused{where, resp.StatusCode}
+		}
 	case http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s: %w", where, errUnauthorized)
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return nil, &busy{err: fmt.Errorf("%s answered %d", where, resp.StatusCode), after: p.retryAfter(resp.Header.Get("Retry-After"))}
 	default:
-		return nil, fmt.Errorf("%s answered %d", where, resp.StatusCode)
+		return nil, &refused{where, resp.StatusCode}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(p.left)+1))
 	if len(body) > p.left {
@@ -360,14 +367,17 @@ func agree(a, b *access.Device) {
 // done returns the inventory, or have if it says the same.
 func (p *pull) done(have *inventory) (*inventory, error) {
 	sum := sha256.New()
-	if err := json.NewEncoder(sum).Encode(p.devices); err != nil {
+	odd := p.odd.total()
+	if err := json.NewEncoder(sum).Encode([]any{p.devices, odd}); err != nil {
 		return nil, err
 	}
+	p.tellOdd(p.odd)
 	version := hex.EncodeToString(sum.Sum(nil))
 	if have != nil && have.version == version {
 		return have, nil
 	}
 	b := newBuilder(p.home.Host, version)
+	b.inv.odd = odd
 	for n := range p.devices {
 		b.add(p.devices[n], n+1, 1)
 		if b.enough() {
@@ -396,14 +406,6 @@ func plain(value any) string {
 		return ""
 	}
 	return strings.TrimSpace(text)
-}
-
-// fact returns what a JSON value says if it is true or false.
-func fact(value any) access.Tri {
-	if b, ok := value.(bool); ok {
-		return access.TriOf(b)
-	}
-	return access.Unknown
 }
 
 // moment returns a time, zero if it is unknown. Year 1 is how some say "never".

@@ -2,7 +2,6 @@ package devicecheck
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -33,22 +32,6 @@ type announcer interface {
 	// cannot go on. Announcements may be lost; the refresh of the source makes
 	// up for it.
 	announce(ctx context.Context) (<-chan struct{}, error)
-}
-
-// newFetcher returns the fetcher for a source.
-func newFetcher(s Source, o outside) (fetcher, error) {
-	switch s.Type {
-	case "file":
-		return newFile(s.Path)
-	case "http":
-		return newHTTP(s, o)
-	case "fleet":
-		return newFleet(s, o)
-	case "intune":
-		return newIntune(s, o)
-	default:
-		return nil, fmt.Errorf("source %q: %q is no type of inventory", s.ID, s.Type)
-	}
 }
 
 // state is what is known of a source at one moment. It is immutable and swapped

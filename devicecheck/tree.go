@@ -82,13 +82,38 @@ func readPage(body []byte, items jsonPath, each func(record map[string]any) erro
 		return nil, errors.New("the answer ends too early")
 	case err != nil:
 		return nil, err
-	case !t.found:
-		return nil, fmt.Errorf("the answer has no array %q", strings.Join(items, "."))
 	}
 	if _, err := t.dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is more after the end of the answer")
 	}
+	if !t.found {
+		return around, fmt.Errorf("%w %q", errNoArray, strings.Join(items, "."))
+	}
 	return around, nil
+}
+
+// errNoArray is the fault of a document that is whole but lacks the records.
+var errNoArray = errors.New("the answer has no array")
+
+// readObject reads one JSON object whole.
+func readObject(body []byte) (map[string]any, error) {
+	if !utf8.Valid(body) {
+		return nil, errors.New("the answer is not UTF-8")
+	}
+	t := &treeReader{dec: json.NewDecoder(bytes.NewReader(body))}
+	t.dec.UseNumber()
+	value, err := t.value(0, -1)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is more after the end of the answer")
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("the answer is no object")
+	}
+	return object, nil
 }
 
 type treeReader struct {
