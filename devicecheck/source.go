@@ -211,8 +211,12 @@ func (s *source) announcements(ctx context.Context, watched bool) (<-chan struct
 
 func (s *source) status() SourceStatus {
 	now := s.state.Load()
+	odd := 0
+	if now.inv != nil {
+		odd = now.inv.odd
+	}
 	return SourceStatus{
-		ID: s.ID, Type: s.Type, Devices: now.size(),
+		ID: s.ID, Type: s.Type, Devices: now.size(), UnknownValues: odd,
 		ObservedAt: now.observedAt, FailingSince: now.failingSince, Err: now.err,
 	}
 }
