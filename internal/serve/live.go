@@ -69,7 +69,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	}
 	who, err := authn.New(authn.Options{
 		Providers: cfg.Providers, AuthURL: cfg.Server.AuthURL, Owns: cfg.Table.Owns,
-		Sessions: l.sessions, Forms: l.store, Previous: before.authn, FlowKey: flowKey, Log: l.log, Emit: l.records.Record,
+		Sessions: l.sessions, Forms: l.store, Previous: before.authn, FlowKey: flowKey, Now: l.opts.Now, Log: l.log, Emit: l.records.Record,
 	})
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	devices, err := devicecheck.New(devicecheck.Options{Config: cfg.Devices, ClientCAs: clientCAs, Authorities: authorities, Reports: told.Reports(),
-		Keep: session.NewVault(l.store, "device", snapshotKey), Previous: before.devices, Signal: l.news.send, Log: l.log})
+		Keep: session.NewVault(l.store, "device", snapshotKey), Previous: before.devices, Signal: l.news.send, Now: l.opts.Now, Log: l.log})
 	if err != nil {
 		return err
 	}

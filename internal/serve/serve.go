@@ -38,6 +38,8 @@ type Options struct {
 	Reload <-chan os.Signal
 	// Ready is called once everything listens. May be nil.
 	Ready func()
+	// Now is the clock of everything that decides. Default time.Now.
+	Now func() time.Time
 }
 
 // Run serves until ctx ends, then drains and returns nil. It returns
@@ -50,6 +52,9 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	if opts.LogTo == nil {
 		opts.LogTo = os.Stderr
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
 	}
 	log, err := telemetry.NewLogger(opts.LogTo, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
@@ -70,12 +75,12 @@ func Run(ctx context.Context, opts Options) error {
 	news := new(news)
 
 	// Who is logged in.
-	kept, err := store.Open(cfg.Sessions.Store, time.Now)
+	kept, err := store.Open(cfg.Sessions.Store, opts.Now)
 	if err != nil {
 		return err
 	}
 	defer kept.Close()
-	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Log: log, Emit: records.Record, Signal: news.send})
+	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Now: opts.Now, Log: log, Emit: records.Record, Signal: news.send})
 	if err != nil {
 		return err
 	}
@@ -86,11 +91,11 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	signer, err := proxy.NewSigner(ctx, proxy.SignerOptions{Store: kept, Key: signingKey})
+	signer, err := proxy.NewSigner(ctx, proxy.SignerOptions{Store: kept, Key: signingKey, Now: opts.Now})
 	if err != nil {
 		return err
 	}
-	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Log: log})
+	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Now: opts.Now, Log: log})
 	defer door.Close()
 	news.door.Store(door)
 
