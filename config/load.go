@@ -39,8 +39,23 @@ type Config struct {
 // lists every mistake; then there is no Config.
 func Load(path string) (*Config, error) { return load(path, os.LookupEnv) }
 
+// LoadText is Load for a text that is meant to stand in the file at path.
+func LoadText(path string, text []byte) (*Config, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, Problems{{Text: "the file cannot be found: " + err.Error()}}
+	}
+	cfg, d, err := readText(absolute, text, newFileReader(absolute, os.LookupEnv))
+	return cfg.completed(path, d, err)
+}
+
 func load(path string, env func(string) (string, bool)) (*Config, error) {
 	cfg, d, err := read(path, env)
+	return cfg.completed(path, d, err)
+}
+
+// completed completes a configuration that was read, unless that failed.
+func (cfg *Config) completed(path string, d *decoder, err error) (*Config, error) {
 	if err == nil {
 		err = cfg.complete(d)
 	}
@@ -58,11 +73,19 @@ func read(path string, env func(string) (string, bool)) (*Config, *decoder, erro
 	if err != nil {
 		return nil, nil, Problems{{Text: "the file cannot be found: " + err.Error()}}
 	}
-	files := &fileReader{dir: filepath.Dir(absolute), env: env, named: stamps{absolute: stampOf(absolute)}}
+	files := newFileReader(absolute, env)
 	text, err := readFile(absolute)
 	if err != nil {
 		return nil, nil, Problems{{Text: "the file cannot be read: " + cause(err).Error(), Cure: "name the configuration with --config FILE"}}
 	}
+	return readText(absolute, text, files)
+}
+
+func newFileReader(absolute string, env func(string) (string, bool)) *fileReader {
+	return &fileReader{dir: filepath.Dir(absolute), env: env, named: stamps{absolute: stampOf(absolute)}}
+}
+
+func readText(absolute string, text []byte, files *fileReader) (*Config, *decoder, error) {
 	root, problem := parse(text)
 	if problem != nil {
 		return nil, nil, Problems{*problem}
