@@ -33,6 +33,7 @@ type Policy struct {
 	providers map[string]struct{}
 	ladder    ladder
 	profiles  map[string]*profile // tiers included
+	groups    map[string]*group
 	notes     []Note
 }
 
@@ -157,7 +158,7 @@ func (c *compiler) compile() *Policy {
 		}
 		p.routes[rt.id] = rt
 	}
-	p.notes = c.notes
+	p.notes, p.groups = c.notes, c.groups
 	return p
 }
 

@@ -16,6 +16,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", binaries+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return nil
 		},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"audit-log": auditLog},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})

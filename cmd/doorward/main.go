@@ -85,6 +85,7 @@ func root() *cobra.Command {
 		testCommand(&s),
 		explainCommand(&s),
 		replayCommand(&s),
+		suggestCommand(&s),
 		loginCommand(&s),
 		sessionsCommand(&s),
 		versionCommand(&s),

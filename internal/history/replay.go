@@ -25,7 +25,20 @@ func Replay(ctx context.Context, files *audit.Files, next *config.Config, filter
 	return report, nil
 }
 
+// Compare decides every recorded request twice, with two configurations, and
+// tells what differs between them, whatever was decided then.
+func Compare(ctx context.Context, files *audit.Files, before, after *config.Config, filter Filter) (*Report, error) {
+	again := replayer{base: before, next: after, filter: filter}
+	report := &Report{Config: after.Path, Version: after.Version}
+	if err := scan(ctx, files, again.batch, report.add); err != nil {
+		return nil, err
+	}
+	report.finish()
+	return report, nil
+}
+
 type replayer struct {
+	base   *config.Config // nil: what was decided then
 	next   *config.Config
 	filter Filter
 }
@@ -43,6 +56,16 @@ func (p *replayer) record(r *Record, into *Report) {
 		return
 	}
 	before := r.Request.Route
+	if p.base != nil {
+		then, req := *r, *r.Request
+		then.Request = &req
+		if gaps := again(p.base, &then); p.base.Policy.Depends(&req, gaps) {
+			into.unknown(r, lacking(gaps))
+			return
+		}
+		decision := p.base.Policy.Decide(&req)
+		r.Decision, before = &decision, req.Route
+	}
 	gaps := again(p.next, r)
 	if p.filter.Route != "" && p.filter.Route != before && p.filter.Route != r.Request.Route {
 		into.Log.Skipped++
