@@ -33,6 +33,10 @@ type Config struct {
 	// whose X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and
 	// X-Request-Id count. Default: nobody's.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// ClientCertFrom says that listed proxies hand on the certificates of
+	// visitors, and how. Default: headers that look like a certificate are
+	// removed, whoever sends them, and identify nobody.
+	ClientCertFrom ClientCertFrom `yaml:"client_cert_from"`
 
 	// MaxHeaderBytes is the most header data a request may bring. More is
 	// answered 431. Default 65536.
@@ -66,7 +70,8 @@ type TLSConfig struct {
 	Certificates []Certificate `yaml:"certificates"`
 	// ClientCA is a PEM file with the authorities that issue device
 	// certificates. With it visitors are asked for a certificate; those who have
-	// none are let in as far as policy lets unknown devices.
+	// none are let in as far as policy lets unknown devices. It also verifies the
+	// certificates that proxies hand on (client_cert_from).
 	ClientCA string `yaml:"client_ca" doorward:"file"`
 	// MinVersion is the lowest version of TLS to speak, `1.2` or `1.3`. Default
 	// `1.3`.
@@ -118,7 +123,11 @@ func (c *Config) Validate(f access.Faults) {
 			f.At("auth_url").Add("write https://auth.example.com", "%q: %v", c.AuthURL, err)
 		}
 	}
-	c.TLS.validate(f.At("tls"))
+	c.TLS.validate(f.At("tls"), c.ClientCertFrom.Enabled())
+	c.ClientCertFrom.validate(c.TrustedProxies, f.At("client_cert_from"))
+	if c.ClientCertFrom.Enabled() && c.TLS.ClientCA == "" {
+		f.At("client_cert_from").Add("add tls.client_ca with the authorities of your devices", "no certificate that is handed on could be verified")
+	}
 	for i, text := range c.TrustedProxies {
 		at := f.At("trusted_proxies[%d]", i)
 		switch prefix, err := parsePrefix(text); {
@@ -157,7 +166,7 @@ func (c *Config) validateListen(f access.Faults) {
 	}
 }
 
-func (c *TLSConfig) validate(f access.Faults) {
+func (c *TLSConfig) validate(f access.Faults, handedOn bool) {
 	for i, cert := range c.Certificates {
 		at := f.At("certificates[%d]", i)
 		if cert.Cert == "" {
@@ -167,8 +176,8 @@ func (c *TLSConfig) validate(f access.Faults) {
 			at.At("key").Add("name a PEM file", "the private key is missing")
 		}
 	}
-	if c.ClientCA != "" && !c.Enabled() {
-		f.At("client_ca").Add("add certificates", "client certificates need a listener that speaks TLS")
+	if c.ClientCA != "" && !c.Enabled() && !handedOn {
+		f.At("client_ca").Add("add certificates, or client_cert_from", "client certificates need a listener that speaks TLS")
 	}
 	if c.MinVersion != "" && c.MinVersion != "1.2" && c.MinVersion != "1.3" {
 		f.At("min_version").Add("write 1.2 or 1.3", "%q is no version of TLS to start from", c.MinVersion)

@@ -86,8 +86,11 @@ func (d *Door) Swap(s *Snapshot) error {
 		}
 		next.trusted = append(next.trusted, prefix)
 	}
+	var err error
+	if next.certHops, err = newCertHops(s.Server.ClientCertFrom, next.trusted); err != nil {
+		return err
+	}
 	if s.Server.AuthURL != "" {
-		var err error
 		if next.authScheme, next.authHost, err = parseOrigin(s.Server.AuthURL); err != nil {
 			return err
 		}

@@ -11,5 +11,18 @@ func (p *passage) inspect() {
 	if err := p.gen.Inspect.Inspect(p.in, p.req); err != nil {
 		p.req.Device = access.Device{}
 		p.fault("inspect", err)
+		return
+	}
+	p.inspectHeaders()
+}
+
+// inspectHeaders tells of a certificate that a header held. One that a listed
+// proxy handed on and that cannot be read is worth as much as one that cannot be
+// verified. One from anybody else was removed, which is said where the device is
+// not identified otherwise.
+func (p *passage) inspectHeaders() {
+	d := &p.req.Device
+	if d.Problem == "" && (p.certificate == access.DeviceCertInvalid || p.certificate != "" && d.ID == "") {
+		*d = access.Device{ID: d.ID, MatchedBy: d.MatchedBy, Problem: p.certificate}
 	}
 }

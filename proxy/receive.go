@@ -49,7 +49,9 @@ type passage struct {
 	hasQuery bool   // also for a lone question mark
 	reserved bool   // one of our own addresses: nothing was decided
 	decided  bool   // dec is a verdict
-	status   int    // overrides the status of a refusal
+	// certificate is what is wrong with a certificate that a header holds.
+	certificate access.Reason
+	status      int // overrides the status of a refusal
 
 	assertion string
 	groups    []string
@@ -122,9 +124,7 @@ func (p *passage) receive() error {
 	if err := p.receiveTarget(r.RequestURI); err != nil {
 		return err
 	}
-	if trusted && relayed(r.Header) {
-		r.TLS = nil // a certificate would be the proxy's, not the visitor's
-	}
+	p.receiveCertificate(peer, trusted)
 	dropUntrusted(r.Header)
 	// Trailers arrive after the decision and no rule sees them.
 	r.Trailer = nil

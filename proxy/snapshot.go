@@ -98,6 +98,7 @@ type Snapshot struct {
 type generation struct {
 	*Snapshot
 	trusted    []netip.Prefix
+	certHops   *certHops
 	authScheme string
 	authHost   string // empty: every host does its own logins
 	upstreams  map[*Entry]*upstream
