@@ -69,6 +69,7 @@ type Inspector struct {
 	owner ownerKey
 	// revocation is nil where nobody asks whether certificates were revoked.
 	revocation *revocation
+	signal     func(access.Signal) // may be nil
 	sources    []*source
 	verifier   *verifier
 	log        *slog.Logger
@@ -121,7 +122,7 @@ func New(opts Options) (*Inspector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devicecheck: %w", err)
 	}
-	i := &Inspector{verifier: verifier, revocation: revocation, log: opts.Log, onChange: opts.OnChange, reports: opts.Reports}
+	i := &Inspector{verifier: verifier, revocation: revocation, signal: opts.Signal, log: opts.Log, onChange: opts.OnChange, reports: opts.Reports}
 	i.owner, _ = parseOwner(opts.Config.Owner) // Validate has tried it
 	i.owner.from = opts.Config.ClaimsFrom
 	for _, entry := range opts.Config.Match {
@@ -158,11 +159,16 @@ func (i *Inspector) Run(ctx context.Context) {
 		all.Go(func() { s.run(ctx, i.onChange) })
 	}
 	if i.revocation != nil {
-		all.Go(func() {
-			i.revocation.run(ctx, func() { i.onChange(SourceStatus{ID: "revocation", Type: "revocation"}) })
-		})
+		all.Go(func() { i.revocation.run(ctx, i.revoked) })
 	}
 	all.Wait()
+}
+
+// revoked tells that certificates may have been revoked, of whichever device.
+func (i *Inspector) revoked() {
+	if i.signal != nil {
+		i.signal(access.Signal{Reason: access.DeviceCertRevoked})
+	}
 }
 
 // Status returns the state of every source, in the order of the configuration.

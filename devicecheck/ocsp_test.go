@@ -264,7 +264,8 @@ func TestAnswersAreRenewedAheadOfNeed(t *testing.T) {
 			return r.serve(req)
 		}
 		s.set("ocsp.example", answer)
-		i, changes := running(t, Options{ClientCAs: root.pool(), Transport: s, Config: Config{
+		signals := make(chan access.Signal, 10)
+		i, _ := running(t, Options{ClientCAs: root.pool(), Transport: s, Signal: func(s access.Signal) { signals <- s }, Config: Config{
 			Match: []string{"certificate.serial"}, Certificates: Certificates{Revocation: Revocation{
 				OCSP: OCSP{URL: responderAddress}, Refresh: access.Duration(10 * time.Minute), OnUnavailable: access.OnUnavailable{UseLastKnown: access.Duration(30 * time.Minute)},
 			}}}})
@@ -291,8 +292,8 @@ func TestAnswersAreRenewedAheadOfNeed(t *testing.T) {
 		if got, took := request(); got != access.DeviceCertRevoked || took != 0 {
 			t.Fatalf("one refresh after the revocation: %q after %v", got, took)
 		}
-		if c := <-changes; c.Type != "revocation" {
-			t.Errorf("%+v", c)
+		if s := <-signals; s != (access.Signal{Reason: access.DeviceCertRevoked}) {
+			t.Errorf("%+v", s)
 		}
 		r.statuses[5] = ocsp.Good
 		time.Sleep(10*time.Minute + 10*time.Second)

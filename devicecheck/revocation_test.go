@@ -450,7 +450,8 @@ func TestListsAreReadEveryRefresh(t *testing.T) {
 		const address = "https://pki.example/devices.crl"
 		s := &webServer{}
 		s.set(address, fixed(root.list(t, 1, start, 4*time.Hour, nil)))
-		i, changes := running(t, Options{ClientCAs: root.pool(), Authorities: one(root.cert), Transport: s,
+		signals := make(chan access.Signal, 10)
+		i, _ := running(t, Options{ClientCAs: root.pool(), Authorities: one(root.cert), Transport: s, Signal: func(s access.Signal) { signals <- s },
 			Config: Config{Match: []string{"certificate.serial"}, Certificates: Certificates{Revocation: Revocation{
 				CRLs: []string{address}, Refresh: access.Duration(10 * time.Minute),
 			}}}})
@@ -468,8 +469,8 @@ func TestListsAreReadEveryRefresh(t *testing.T) {
 		if got := now(); got != access.DeviceCertRevoked {
 			t.Errorf("one refresh after the revocation: %q", got)
 		}
-		if c := <-changes; c.Type != "revocation" {
-			t.Errorf("%+v", c)
+		if s := <-signals; s != (access.Signal{Reason: access.DeviceCertRevoked}) {
+			t.Errorf("%+v", s)
 		}
 		lifted := time.Now()
 		s.set(address, fixed(root.list(t, 3, lifted, 4*time.Hour, nil)))

@@ -72,6 +72,10 @@ func (s *shown) Identify(r *http.Request, _ *access.Request) error {
 	return nil
 }
 
+func (s *shown) IdentifyAgain(r *http.Request, req *access.Request, _ bool) error {
+	return s.Identify(r, req)
+}
+
 // claimed is a device that identifies itself by other means, if any.
 type claimed struct{ id string }
 

@@ -13,15 +13,14 @@ func (p *passage) inspect() {
 		p.fault("inspect", err)
 		return
 	}
-	p.inspectHeaders()
+	p.inspectHeaders(&p.req.Device)
 }
 
 // inspectHeaders tells of a certificate that a header held. One that a listed
 // proxy handed on and that cannot be read is worth as much as one that cannot be
 // verified. One from anybody else was removed, which is said where the device is
 // not identified otherwise.
-func (p *passage) inspectHeaders() {
-	d := &p.req.Device
+func (p *passage) inspectHeaders(d *access.Device) {
 	if d.Problem == "" && (p.certificate == access.DeviceCertInvalid || p.certificate != "" && d.ID == "") {
 		*d = access.Device{ID: d.ID, MatchedBy: d.MatchedBy, Problem: p.certificate}
 	}

@@ -145,6 +145,7 @@ func (p *passage) serveRecheck() {
 		if err := p.gen.Inspect.Inspect(p.in, asked); err != nil {
 			asked.Device, asked.Fault = access.Device{}, access.ReasonOf(err)
 		}
+		p.inspectHeaders(&asked.Device)
 	}
 	d := p.gen.Policy.Decide(asked)
 	notice := "Checked just now: this device still does not pass."
