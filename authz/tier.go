@@ -88,39 +88,43 @@ func compileTiers(policy access.DevicePolicy, profiles map[string]*profile, f ac
 	return l
 }
 
-// A Standing is what one profile or tier says about a device.
-type Standing struct {
-	// Name is that of the profile or tier.
-	Name string `json:"name"`
-	Tier bool   `json:"tier,omitempty"`
-	// Holds tells whether the device passes at that moment.
-	Holds bool `json:"holds"`
-	// Until is when a failed compliance check stops being tolerated, where it is
-	// the grace of the profile that lets the device pass.
-	Until time.Time `json:"grace_until,omitzero"`
-	// Missing is everything the device lacks.
-	Missing []access.Need `json:"missing,omitempty"`
-}
-
-// Standings judges a device by every tier, highest first, and then by every
-// profile in the order of their names. It also returns the tier the device is in,
-// empty for none.
-func (p *Policy) Standings(dev *access.Device, now time.Time) (tierName string, list []Standing) {
-	req := &access.Request{Time: now, Device: *dev}
+// DeviceNames returns the names of all tiers, highest first, and of all profiles.
+func (p *Policy) DeviceNames() (names []string) {
 	for i := len(p.ladder) - 1; i >= 0; i-- {
-		list = append(list, p.ladder[i].standing(req))
-		list[len(list)-1].Tier = true
+		names = append(names, p.ladder[i].name)
 	}
 	for _, name := range keys(p.profiles) {
-		if !slices.ContainsFunc(p.ladder, func(t tier) bool { return t.name == name }) {
-			list = append(list, p.profiles[name].standing(req))
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	return p.ladder.nameOf(dev, now), list
+	return names
 }
 
-func (p *profile) standing(req *access.Request) Standing {
-	s := Standing{Name: p.name, Missing: p.missing(req, nil)}
+// DevicePasses reports whether a device passes a profile or tier of that name.
+func (p *Policy) DevicePasses(name string, dev *access.Device, now time.Time) bool {
+	one := p.profiles[name]
+	return one != nil && one.holds(dev, now)
+}
+
+// DeviceTier returns the tier that a device is in, empty for none.
+func (p *Policy) DeviceTier(dev *access.Device, now time.Time) string {
+	return p.ladder.nameOf(dev, now)
+}
+
+// Standings judges a device by every tier and profile, in the order of
+// DeviceNames.
+func (p *Policy) Standings(dev *access.Device, now time.Time) (list []access.Standing) {
+	req := &access.Request{Time: now, Device: *dev}
+	for n, name := range p.DeviceNames() {
+		list = append(list, p.profiles[name].standing(req))
+		list[n].Tier = n < len(p.ladder)
+	}
+	return list
+}
+
+func (p *profile) standing(req *access.Request) access.Standing {
+	s := access.Standing{Name: p.name, Missing: p.missing(req, nil)}
 	s.Holds = len(s.Missing) == 0
 	for i := range p.checks {
 		if ends := p.checks[i].graceEnds(&req.Device); s.Holds && !ends.IsZero() {

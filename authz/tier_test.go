@@ -266,7 +266,7 @@ func TestFleetOfDevicesSinksOnTime(t *testing.T) {
 				if late > 0 {
 					want = max(i+1, worst)
 				}
-				tier, standings := p.Standings(&dev, now)
+				tier, standings := p.DeviceTier(&dev, now), p.Standings(&dev, now)
 				if ranks[tier] != want {
 					t.Fatalf("%s silent for %v: tier %q", dev.ID, limit+late, tier)
 				}

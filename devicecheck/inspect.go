@@ -192,10 +192,7 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 
 	// Each source is looked at once, so that all proofs see the same inventory.
 	var room [4]*state
-	states := room[:0]
-	for _, s := range i.sources {
-		states = append(states, s.state.Load())
-	}
+	states := i.states(room[:0])
 	failing := failingSince(states)
 
 	var found evidence
@@ -216,8 +213,7 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	case problem != "":
 		*d = access.Device{ID: found.id, Problem: problem}
 	case found.device != nil:
-		*d = *found.device
-		d.Source, d.ObservedAt, d.SourceFailingSince = found.state.source, found.state.observedAt, found.state.failingSince
+		*d = found.state.report(found.device)
 		d.ByCertificate, d.ByClaim = access.TriOf(found.certificate != nil), access.TriOf(found.claims != nil)
 		d.Owned = i.owner.owned(&req.Identity, d.Owner)
 	case found.id != "":

@@ -8,9 +8,10 @@ import (
 	"github.com/doorward/doorward/internal/access"
 )
 
-// recheckPause is how old a reading may be to answer somebody who wants the
-// inventory to be read now. It keeps visitors from wearing it out.
-const recheckPause = 10 * time.Second
+// recheckPause is how old a reading may be, beyond the time that it took, to
+// answer somebody who wants the inventory to be read now. It keeps visitors from
+// wearing it out.
+const recheckPause = 5 * time.Second
 
 // Recheck reads the inventory that answered for a device now, or all of them
 // where none did, and reports whether it was: then Inspect knows what it says.
@@ -44,18 +45,21 @@ type readings struct {
 	began, ended int // numbers of readings
 	asked        int // the latest that somebody waits for
 	endedAt      time.Time
+	took         time.Duration
 	waiting      []chan struct{} // closed at the end of a reading
 }
 
 // begin notes that a reading begins. The function it returns notes its end.
-func (r *readings) begin() (done func(time.Time)) {
+func (r *readings) begin(now func() time.Time) (done func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.began++
-	return func(at time.Time) {
+	start := now()
+	return func() {
+		at := now()
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.ended, r.endedAt = r.began, at
+		r.ended, r.endedAt, r.took = r.began, at, at.Sub(start)
 		for _, end := range r.waiting {
 			close(end)
 		}
@@ -68,7 +72,7 @@ func (r *readings) begin() (done func(time.Time)) {
 // asked before the visitor cured what was wrong.
 func (r *readings) wait(ctx context.Context, now func() time.Time) bool {
 	r.mu.Lock()
-	if r.ended > 0 && r.ended == r.began && now().Sub(r.endedAt) < recheckPause {
+	if r.ended > 0 && r.ended == r.began && now().Sub(r.endedAt) < recheckPause+r.took {
 		r.mu.Unlock()
 		return true
 	}

@@ -97,9 +97,9 @@ func (s *state) counts(now time.Time, useLastKnown time.Duration) bool {
 // load reads the inventory once and reports whether anything but its age
 // changed. One goroutine at a time may call it.
 func (s *source) load(ctx context.Context) bool {
-	old, done := s.state.Load(), s.readings.begin()
+	old, done := s.state.Load(), s.readings.begin(s.now)
 	changed := s.loadWithin(ctx, fetchTimeout)
-	done(s.now())
+	done()
 	next := s.state.Load()
 	s.signalChanges(old, next) // after the swap, so that who decides again sees it
 	if ctx.Err() == nil {

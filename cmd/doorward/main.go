@@ -87,7 +87,7 @@ func root() *cobra.Command {
 		replayCommand(&s),
 		suggestCommand(&s),
 		loginCommand(&s),
-		sessionsCommand(&s),
+		sessionsCommand(&s), devicesCommand(&s),
 		versionCommand(&s),
 	)
 	return cmd

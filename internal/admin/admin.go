@@ -35,6 +35,8 @@ type Options struct {
 	Token func() access.Secret
 	// Sessions are the logins the API shows and ends. Nil: 404.
 	Sessions Sessions
+	// Devices are the inventories the API shows. Nil: 404.
+	Devices Devices
 	// Emit takes the audit events of what was done. Default: nowhere.
 	Emit func(*access.Event)
 	// Now is the clock. Default time.Now.

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -30,6 +31,7 @@ func (a *api) endpoints() http.Handler {
 	mux := http.NewServeMux()
 	for _, e := range slices.Concat(
 		a.sessionEndpoints(),
+		a.deviceEndpoints(),
 	) {
 		mux.HandleFunc(e.pattern, e.serve)
 	}
@@ -93,6 +95,22 @@ func (a *api) show(find func(r *http.Request) (any, error)) http.HandlerFunc {
 		}
 		a.reply(w, http.StatusOK, answer)
 	}
+}
+
+// maxList bounds one listing, so that asking costs a bounded amount of memory.
+const maxList = 1000
+
+// limitOf reads how much of a list is wanted.
+func limitOf(r *http.Request) (int, error) {
+	text := r.FormValue("limit")
+	if text == "" {
+		return maxList, nil
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > maxList {
+		return 0, &Fault{http.StatusBadRequest, "limit is no number from 1 to " + strconv.Itoa(maxList), ""}
+	}
+	return limit, nil
 }
 
 // Deed says who does something and why. It is part of the body of every action.

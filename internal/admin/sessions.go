@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"net/http"
-	"strconv"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -32,9 +31,6 @@ type SessionRevoked struct {
 	Session string `json:"session"`
 }
 
-// maxList bounds one listing, so that asking costs a bounded amount of memory.
-const maxList = 1000
-
 func (a *api) sessionEndpoints() []endpoint {
 	if a.Sessions == nil {
 		return nil
@@ -42,12 +38,9 @@ func (a *api) sessionEndpoints() []endpoint {
 	noSession := &Fault{http.StatusNotFound, "there is no such session", "see: doorward sessions list"}
 	return []endpoint{
 		{"GET /api/v1/sessions", a.show(func(r *http.Request) (any, error) {
-			limit := maxList
-			if text := r.FormValue("limit"); text != "" {
-				var err error
-				if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxList {
-					return nil, &Fault{http.StatusBadRequest, "limit is no number from 1 to " + strconv.Itoa(maxList), ""}
-				}
+			limit, err := limitOf(r)
+			if err != nil {
+				return nil, err
 			}
 			list, more, err := a.Sessions.List(r.Context(), r.FormValue("user"), limit)
 			if list == nil {

@@ -203,10 +203,10 @@ func (l *live) stop() {
 func sources(devices *devicecheck.Inspector) []telemetry.Source {
 	var list []telemetry.Source
 	for _, s := range devices.Status() {
-		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, Failing: !s.FailingSince.IsZero()})
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince})
 	}
 	for _, s := range devices.Revocations() {
-		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, Failing: !s.FailingSince.IsZero()})
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince})
 	}
 	return list
 }

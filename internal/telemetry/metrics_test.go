@@ -143,13 +143,14 @@ func TestPresentState(t *testing.T) {
 		return map[string]error{"corp": nil, "partners": errors.New("no route to host")}
 	})
 	m.WatchSources(func() []Source {
-		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second)}, {ID: "file", Failing: true}}
+		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second)}, {ID: "file", FailingSince: noon.Add(-time.Hour)}}
 	})
 	m.WatchAudit(fakeAudit{})
 	end := m.Begin(access.Tunnel)
 	wantLines(t, scrape(t, m), `doorward_provider_up{provider="corp"} 1`, `doorward_provider_up{provider="partners"} 0`,
 		`doorward_device_source_age_seconds{source="intune"} 90`, `!doorward_device_source_age_seconds{source="file"}`,
 		`doorward_device_source_failing{source="intune"} 0`, `doorward_device_source_failing{source="file"} 1`,
+		`doorward_device_source_failing_seconds{source="intune"} 0`, `doorward_device_source_failing_seconds{source="file"} 3600`,
 		`doorward_audit_queue_length 7`, `doorward_audit_lost_total 3`, `doorward_audit_failing 1`,
 		`doorward_requests_in_flight{door="tunnel"} 1`, `doorward_requests_in_flight{door="standalone"} 0`)
 	end()

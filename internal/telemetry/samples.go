@@ -13,8 +13,8 @@ type Source struct {
 	ID string
 	// ObservedAt is when it was last read; zero: never.
 	ObservedAt time.Time
-	// Failing tells that the last attempt failed.
-	Failing bool
+	// FailingSince is set while it cannot be read.
+	FailingSince time.Time
 }
 
 // AuditLog is what metrics look at in an audit log.
@@ -59,12 +59,13 @@ func (s *samples) set(f func(*samples)) {
 }
 
 var (
-	providerUpDesc    = desc("doorward_provider_up", "1 if people can log in with the identity provider, else 0.", "provider")
-	sourceAgeDesc     = desc("doorward_device_source_age_seconds", "Time since the device inventory was last read; absent if it never was.", "source")
-	sourceFailingDesc = desc("doorward_device_source_failing", "1 while the device inventory cannot be read, else 0.", "source")
-	auditQueueDesc    = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
-	auditLostDesc     = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
-	auditFailingDesc  = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
+	providerUpDesc       = desc("doorward_provider_up", "1 if people can log in with the identity provider, else 0.", "provider")
+	sourceAgeDesc        = desc("doorward_device_source_age_seconds", "Time since the device inventory was last read; absent if it never was.", "source")
+	sourceFailingDesc    = desc("doorward_device_source_failing", "1 while the device inventory cannot be read, else 0.", "source")
+	sourceFailingForDesc = desc("doorward_device_source_failing_seconds", "Time since the device inventory was first found unreadable; 0 while it can be read.", "source")
+	auditQueueDesc       = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
+	auditLostDesc        = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
+	auditFailingDesc     = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -73,7 +74,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, auditQueueDesc, auditLostDesc, auditFailingDesc} {
+	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, auditQueueDesc, auditLostDesc, auditFailingDesc} {
 		ch <- d
 	}
 }
@@ -96,7 +97,13 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 			if !source.ObservedAt.IsZero() {
 				gauge(sourceAgeDesc, max(0, s.now().Sub(source.ObservedAt).Seconds()), source.ID)
 			}
-			gauge(sourceFailingDesc, oneIf(source.Failing), source.ID)
+			failing := !source.FailingSince.IsZero()
+			gauge(sourceFailingDesc, oneIf(failing), source.ID)
+			var failingFor time.Duration
+			if failing {
+				failingFor = max(0, s.now().Sub(source.FailingSince))
+			}
+			gauge(sourceFailingForDesc, failingFor.Seconds(), source.ID)
 		}
 	}
 	if audit != nil {

@@ -1,0 +1,71 @@
+package devicecheck
+
+import (
+	"iter"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// All yields every device that an inventory lists, as Inspect would report it to
+// its owner who proves it in every way there is. Where several inventories list
+// an id, the first answers. The lists in a device must not be changed.
+func (i *Inspector) All() iter.Seq[access.Device] {
+	states := i.states(nil)
+	return func(yield func(access.Device) bool) {
+		for n, s := range states {
+			for d := range s.devices() {
+				if first, _ := lookup(states[:n], idKey, d.ID); first == nil && !yield(i.imagine(d, s)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Find returns what each inventory that lists an id says of it, that which
+// answers first.
+func (i *Inspector) Find(id string) (list []access.Device) {
+	for _, s := range i.states(nil) {
+		if d, in := lookup([]*state{s}, idKey, id); d != nil {
+			list = append(list, i.imagine(d, in))
+		}
+	}
+	return list
+}
+
+// states appends the state of every source at this moment.
+func (i *Inspector) states(to []*state) []*state {
+	for _, s := range i.sources {
+		to = append(to, s.state.Load())
+	}
+	return to
+}
+
+func (s *state) devices() iter.Seq[*access.Device] {
+	return func(yield func(*access.Device) bool) {
+		if s.inv == nil {
+			return
+		}
+		for n := range s.inv.devices {
+			if !yield(&s.inv.devices[n]) {
+				return
+			}
+		}
+	}
+}
+
+func (i *Inspector) imagine(listed *access.Device, in *state) access.Device {
+	d := in.report(listed)
+	d.Owned, d.ByCertificate, d.ByClaim = access.Yes, access.Yes, access.Yes
+	if i.reports != nil {
+		i.reports.Apply(&d)
+	}
+	return d
+}
+
+// report is what the source says of a device it lists, with the age of it.
+func (s *state) report(listed *access.Device) access.Device {
+	d := *listed
+	d.Source, d.ObservedAt, d.SourceFailingSince = s.source, s.observedAt, s.failingSince
+	return d
+}
