@@ -189,3 +189,21 @@ func unique(list []string) []string {
 	}
 	return once
 }
+
+// Reaches reports whether a login can ever be of a class: a level that a
+// statement of the provider is worth, or a class of its own, of which nothing is
+// known here.
+func (a *Assurance) Reaches(class string) bool {
+	t := a.table()
+	if !access.IsLevel(class) {
+		return true
+	}
+	for _, values := range []map[string]string{{"": "aal1"}, t.acr, t.amr, t.acrs} {
+		for _, level := range values {
+			if slices.Contains(access.LevelsUpTo(level), class) {
+				return true
+			}
+		}
+	}
+	return false
+}

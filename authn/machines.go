@@ -38,6 +38,16 @@ func (p *Provider) interactive() bool {
 	return p.Issuer != kubernetesIssuer && p.Issuer != x509Issuer && (p.Interactive == nil || *p.Interactive)
 }
 
+// LogsIn reports whether people can log in with the provider.
+func (p *Provider) LogsIn() bool { return p.interactive() }
+
+// OfCluster reports whether the provider vouches for service accounts.
+func (p *Provider) OfCluster() bool { return p.Issuer == kubernetesIssuer }
+
+// OfCertificates reports whether the provider vouches for workloads that show a
+// certificate, about which nothing but their id is known.
+func (p *Provider) OfCertificates() bool { return p.Issuer == x509Issuer }
+
 // registered reports whether we are a client of the provider.
 func (p *Provider) registered() bool { return p.interactive() || p.Introspection.Cache != 0 }
 

@@ -326,18 +326,3 @@ func TestGroupsOfARoute(t *testing.T) {
 		t.Errorf("nobody: %v", got)
 	}
 }
-
-func TestNotes(t *testing.T) {
-	in := billing()
-	in.Routes[0].Exceptions.Device = "ticket 42"
-	in.Routes[0].Provider = "corp"
-	in.Routes[0].Allow = append(in.Routes[0].Allow, access.Rule{Name: "all", AnyUser: true})
-	var got []string
-	for _, n := range compile(t, in).Notes() {
-		got = append(got, n.Path)
-	}
-	want := []string{"routes[0].public[0]", "routes[0].allow[2].any_user", "routes[0].deny[1]", "routes[0].exceptions.device"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v", got)
-	}
-}

@@ -132,6 +132,8 @@ func inCIDR(ip, prefix ref.Val) ref.Val {
 type expression struct {
 	source  string
 	program cel.Program
+	// checked is what was written, for those who analyse it.
+	checked *cel.Ast
 	// query, groups and device tell that the expression may look at
 	// request.query, user.groups and the device, which then have to be known.
 	// Selecting a field needs its name, so a search for it suffices.
@@ -156,7 +158,7 @@ func compileCEL(env *cel.Env, source string) (*expression, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot be planned: %w", err)
 	}
-	return &expression{source: source, program: program,
+	return &expression{source: source, program: program, checked: checked,
 		query: strings.Contains(source, "query"), groups: strings.Contains(source, "groups"),
 		device: strings.Contains(source, "device"), fresh: freshness(access.DevicePolicy{})}, nil
 }

@@ -34,24 +34,10 @@ type Policy struct {
 	ladder    ladder
 	profiles  map[string]*profile // tiers included
 	groups    map[string]*group
-	notes     []Note
-}
-
-// Note is something Compile found that is permitted but worth a look.
-type Note struct {
-	// Path is the field, as in "routes[2].public[0]".
-	Path string `json:"path"`
-	// Text says what it means.
-	Text string `json:"text"`
 }
 
 // Version returns the version the policy was compiled with.
 func (p *Policy) Version() string { return p.version }
-
-// Notes lists what deserves a reviewer's eye: public rules, waived default
-// requirements, rules that only report, and any_user rules that admit people of
-// more providers than the route logs in with.
-func (p *Policy) Notes() []Note { return slices.Clone(p.notes) }
 
 // Routes returns the sorted ids of the routes.
 func (p *Policy) Routes() []string { return keys(p.routes) }
@@ -137,7 +123,6 @@ type compiler struct {
 	groups   map[string]*group
 	profiles map[string]*profile
 	ladder   ladder
-	notes    []Note
 }
 
 func (c *compiler) compile() *Policy {
@@ -158,12 +143,8 @@ func (c *compiler) compile() *Policy {
 		}
 		p.routes[rt.id] = rt
 	}
-	p.notes, p.groups = c.notes, c.groups
+	p.groups = c.groups
 	return p
-}
-
-func (c *compiler) note(path, format string, args ...any) {
-	c.notes = append(c.notes, Note{Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
 func (c *compiler) compileGroups() {

@@ -11,7 +11,7 @@ import (
 	"github.com/doorward/doorward/internal/access"
 )
 
-// route compiles one route. Paths of notes and demands begin with path.
+// route compiles one route. Paths of demands begin with path.
 func (c *compiler) route(src *access.Route, path string, f access.Faults) *route {
 	rt := &route{id: src.ID, ladder: c.ladder}
 	checkName(f.At("id"), "route", src.ID)
@@ -22,11 +22,9 @@ func (c *compiler) route(src *access.Route, path string, f access.Faults) *route
 	names := map[string]bool{} // unique over all kinds of rules
 	for i := range src.Public {
 		rt.public = append(rt.public, c.public(&src.Public[i], names, f.At("public[%d]", i)))
-		c.note(fmt.Sprintf("%s.public[%d]", path, i), "%s of %s passes without login", anyOf(src.Public[i].Methods), anyOf(src.Public[i].Paths))
 	}
 	if src.Preflight {
 		rt.preflight = []rule{preflightRule()}
-		c.note(path+".preflight", "CORS preflights pass without login, to whatever path")
 	}
 	for i := range src.Allow {
 		at := f.At("allow[%d]", i)
@@ -34,11 +32,9 @@ func (c *compiler) route(src *access.Route, path string, f access.Faults) *route
 		checkWho(&src.Allow[i], at)
 		if src.Allow[i].Mode == access.Report {
 			rt.reportedAllow = append(rt.reportedAllow, one)
-			c.note(fmt.Sprintf("%s.allow[%d]", path, i), "%s only reports, it lets nobody in", one.name)
 			continue
 		}
 		rt.allow = append(rt.allow, one)
-		c.noteForeign(src, i, path)
 	}
 	for i := range src.Deny {
 		at := f.At("deny[%d]", i)
@@ -48,7 +44,6 @@ func (c *compiler) route(src *access.Route, path string, f access.Faults) *route
 		}
 		if src.Deny[i].Mode == access.Report {
 			rt.reportedDeny = append(rt.reportedDeny, one)
-			c.note(fmt.Sprintf("%s.deny[%d]", path, i), "%s only reports, it refuses nobody", one.name)
 			continue
 		}
 		rt.deny = append(rt.deny, one)
@@ -80,16 +75,6 @@ func checkWho(src *access.Rule, f access.Faults) {
 	if src.Message != "" {
 		f.At("message").Add("remove it", "only a deny rule has a message")
 	}
-}
-
-// noteForeign notes an any_user rule that also admits people whom the route
-// would not send to log in.
-func (c *compiler) noteForeign(src *access.Route, i int, path string) {
-	if !src.Allow[i].AnyUser || src.Provider == "" || len(c.in.Providers) < 2 {
-		return
-	}
-	c.note(fmt.Sprintf("%s.allow[%d].any_user", path, i),
-		"any_user also admits people of providers other than %q who are already logged in; write providers: [%s] to keep them out", src.Provider, src.Provider)
 }
 
 func (c *compiler) rule(kind string, src *access.Rule, names map[string]bool, f access.Faults) rule {
@@ -282,10 +267,10 @@ func (c *compiler) demands(rt *route, src *access.Route, path string, f access.F
 	own.device, own.login = c.checkRequire(src.Require, f.At("require"))
 	general := demand{path: "defaults.require"}
 	general.device, general.login = c.profiles[c.in.Defaults.Require.Device], c.in.Defaults.Require.Login
-	if c.waived("device", src.Exceptions.Device, c.in.Defaults.Require.Device != "", path, f) {
+	if c.waived("device", src.Exceptions.Device, c.in.Defaults.Require.Device != "", f) {
 		general.device = nil
 	}
-	if c.waived("login", src.Exceptions.Login, !general.login.IsZero(), path, f) {
+	if c.waived("login", src.Exceptions.Login, !general.login.IsZero(), f) {
 		general.login = access.LoginRequire{}
 	}
 	for _, d := range []demand{own, general} {
@@ -297,7 +282,7 @@ func (c *compiler) demands(rt *route, src *access.Route, path string, f access.F
 }
 
 // waived reports whether an exception lifts a default, and checks it.
-func (c *compiler) waived(what, reason string, exists bool, path string, f access.Faults) bool {
+func (c *compiler) waived(what, reason string, exists bool, f access.Faults) bool {
 	if reason == "" {
 		return false
 	}
@@ -308,7 +293,6 @@ func (c *compiler) waived(what, reason string, exists bool, path string, f acces
 	case !exists:
 		at.Add("remove it", "there is no default requirement to except from: defaults.require.%s is not set", what)
 	}
-	c.note(fmt.Sprintf("%s.exceptions.%s", path, what), "defaults.require.%s does not hold here: %s", what, reason)
 	return true
 }
 

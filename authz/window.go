@@ -109,10 +109,14 @@ func parseClock(s string) (minutes int, ok bool) {
 // the day on which it starts.
 func (w *window) open(t time.Time) bool {
 	t = t.In(w.zone)
-	now, today := t.Hour()*60+t.Minute(), int(t.Weekday())
+	return w.openOn(int(t.Weekday()), t.Hour()*60+t.Minute())
+}
+
+// openOn reports whether the window is open at a minute of a weekday.
+func (w *window) openOn(today, minute int) bool {
 	if w.start < w.end {
-		return w.days[today] && w.start <= now && now < w.end
+		return w.days[today] && w.start <= minute && minute < w.end
 	}
 	yesterday := (today + 6) % 7
-	return w.days[today] && now >= w.start || w.days[yesterday] && now < w.end
+	return w.days[today] && minute >= w.start || w.days[yesterday] && minute < w.end
 }

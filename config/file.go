@@ -47,6 +47,9 @@ type File struct {
 	// to say to them; `doorward test` runs them. More may stand in files beside this
 	// one whose names end in `_test.yaml`.
 	Tests []Test `yaml:"tests"`
+	// Accept lists findings of `doorward check` that are as they should be, each
+	// with the reason in writing.
+	Accept []Acceptance `yaml:"accept"`
 	// Log says what the operator's log on standard error holds.
 	Log telemetry.Config `yaml:"log"`
 }

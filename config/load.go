@@ -30,6 +30,8 @@ type Config struct {
 	Policy *authz.Policy
 	Table  *proxy.Table
 
+	// where tells where the fields of File stand.
+	where positions
 	// stamps are the states of the files this configuration was made of.
 	stamps stamps
 }
@@ -112,6 +114,7 @@ func readFile(path string) ([]byte, error) {
 // complete validates the decoded sections and compiles them. The error is of
 // type Problems.
 func (c *Config) complete(d *decoder) error {
+	c.where = d.where
 	f := access.NewFaults("")
 	c.validate(f)
 	crossCheck(&c.File, f)
@@ -122,10 +125,7 @@ func (c *Config) complete(d *decoder) error {
 	// Where a whole section of names could not be read, every use of a name would
 	// be reported as well.
 	if !d.lost("groups") && !d.lost("providers") && !d.lost("devices.profiles") {
-		policy, faults := authz.Compile(authz.Input{
-			Routes: c.Routes, Defaults: c.Defaults, Groups: c.Groups,
-			Devices: c.Devices.DevicePolicy, Providers: providerIDs(c.Providers), Version: c.Version,
-		})
+		policy, faults := authz.Compile(c.policyInput())
 		d.report(faults)
 		c.Policy = policy
 	}
@@ -159,6 +159,9 @@ func (f *File) validate(at access.Faults) {
 	}
 	f.Audit.Validate(at.At("audit"))
 	f.Log.Validate(at.At("log"))
+	for i := range f.Accept {
+		f.Accept[i].Validate(at.At("accept[%d]", i))
+	}
 	validateTests(f.Tests, at, map[string]*Test{})
 }
 

@@ -36,7 +36,9 @@ func newCoverage(cfg *config.Config) *coverage {
 	c := &coverage{shown: map[routeRule]bool{}, demands: map[string]bool{}}
 	for _, route := range cfg.Routes {
 		for _, rule := range cfg.Policy.Rules(route.ID) {
-			c.rules = append(c.rules, routeRule{route.ID, rule})
+			if rule != access.PreflightRule { // a key of the route
+				c.rules = append(c.rules, routeRule{route.ID, rule})
+			}
 		}
 	}
 	return c
