@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
@@ -35,17 +37,33 @@ func newIssuerKey(t *testing.T) issuerKey {
 	return issuerKey{key, t}
 }
 
-// jwks writes the key as a list of one private JWK (RFC 7518 §6.3.2).
+// jwks writes the key, and one for ES256, as a list of private JWKs (RFC 7518
+// §6.2.2, §6.3.2).
 func (k issuerKey) jwks() string {
 	k.t.Helper()
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	point, err := curve.PublicKey.Bytes()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	secret, err := curve.Bytes()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	es256 := map[string]string{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "es256",
+		"x": encode(point[1:33]), "y": encode(point[33:]), "d": encode(secret)}
 	jwk := map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "shared"}
 	for name, n := range map[string]*big.Int{
 		"n": k.N, "e": big.NewInt(int64(k.E)), "d": k.D, "p": k.Primes[0], "q": k.Primes[1],
 		"dp": k.Precomputed.Dp, "dq": k.Precomputed.Dq, "qi": k.Precomputed.Qinv,
 	} {
-		jwk[name] = base64.RawURLEncoding.EncodeToString(n.Bytes())
+		jwk[name] = encode(n.Bytes())
 	}
-	text, err := json.Marshal([]any{jwk})
+	text, err := json.Marshal([]any{jwk, es256})
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -96,7 +114,7 @@ func TestProviderLogsPeopleOut(t *testing.T) {
 		RedirectURIs:   []string{d.url("auth", "/.doorward/callback")},
 		PostLogoutURIs: []string{d.url("auth", "/.doorward/logout")},
 		BackchannelURI: d.url("auth", "/.doorward/backchannel-logout"),
-		SigningKeys:    key.jwks(),
+		SigningKey:     &key,
 	})
 	text := d.configuration()
 	text = strings.Replace(text, "issuer: http://"+d.idp, "issuer: "+idp.Issuer, 1)

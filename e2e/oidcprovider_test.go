@@ -53,9 +53,8 @@ type externalOptions struct {
 	TokenLifetime time.Duration
 	// BackchannelURI is told of logouts. Empty: nobody is.
 	BackchannelURI string
-	// SigningKeys are the provider's keys, as private JWKs in a JSON list.
-	// Default: its own.
-	SigningKeys string
+	// SigningKey is the provider's RSA key. Default: one that nobody else has.
+	SigningKey *issuerKey
 	// FAPI makes it demand all that FAPI 2.0 does.
 	FAPI bool
 	// ClientAuth is how the client proves itself, if not in the usual way;
@@ -102,9 +101,10 @@ func startOIDCProvider(t *testing.T, opts externalOptions) *externalProvider {
 	if opts.BackchannelURI != "" {
 		cmd.Env = append(cmd.Env, "BACKCHANNEL_URI="+opts.BackchannelURI)
 	}
-	if opts.SigningKeys != "" {
-		cmd.Env = append(cmd.Env, "SIGNING_KEYS="+opts.SigningKeys)
+	if opts.SigningKey == nil {
+		opts.SigningKey = new(newIssuerKey(t))
 	}
+	cmd.Env = append(cmd.Env, "SIGNING_KEYS="+opts.SigningKey.jwks())
 	if opts.FAPI {
 		cmd.Env = append(cmd.Env, "FAPI=1", "CLIENT_JWKS="+opts.ClientJWKS)
 	}

@@ -8,13 +8,14 @@
 // DPoP with nonces. With CLIENT_AUTH=tls_client_auth (certificates from CLIENT_CA
 // for CN=doorward) or self_signed_tls_client_auth (of CLIENT_JWKS) the client has
 // a certificate instead of keys; TLS_CERT and TLS_KEY are the provider's own. BACKCHANNEL_URI is where the client is told of logouts,
-// SIGNING_KEYS (a JSON list of private JWKs) replaces keys made at the start, so
-// that a test can sign as this provider. Prints "ready" once it listens, and
-// with FAPI=1 one line for each request with what it was made of.
+// SIGNING_KEYS (a JSON list of private JWKs, required) are what it signs with:
+// making keys here and exporting them made Node 20 hang in one start of 25.
+// Prints "ready" once it listens, and with FAPI=1 one line for each request with
+// what it was made of.
 import { readFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import Provider, { interactionPolicy } from 'oidc-provider';
 import { accounts, demoCode } from './accounts.mjs';
 import { errorPage, loginPage, logoutPage, otpPage, signedOutPage } from './pages.mjs';
@@ -44,10 +45,6 @@ const tellNeighbour = (uri, { method, headers, body }) => new Promise((resolve, 
   const { host, port, pathname } = new URL(uri);
   const options = { host: '127.0.0.1', port, path: pathname, method, headers: { ...Object.fromEntries(headers), host } };
   request(options, (res) => resolve(new Response(null, { status: res.resume().statusCode }))).on('error', reject).end(`${body}`);
-});
-
-const signingKey = (alg, type, options) => ({
-  ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: alg.toLowerCase(),
 });
 
 // wantedClasses lists the acr values a client asks for.
@@ -93,8 +90,7 @@ const provider = new Provider(issuer, {
     ...(backchannel && { backchannel_logout_uri: backchannel, backchannel_logout_session_required: true }),
   }],
   jwks: {
-    keys: process.env.SIGNING_KEYS ? JSON.parse(process.env.SIGNING_KEYS)
-      : [signingKey('RS256', 'rsa', { modulusLength: 2048 }), signingKey('ES256', 'ec', { namedCurve: 'P-256' })],
+    keys: JSON.parse(required('SIGNING_KEYS')),
   },
   fetch: (uri, options) => (uri === backchannel ? tellNeighbour(uri, options) : fetch(uri, options)),
   findAccount: (ctx, id) => {
