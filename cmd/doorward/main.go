@@ -86,6 +86,7 @@ func root() *cobra.Command {
 		explainCommand(&s),
 		replayCommand(&s),
 		suggestCommand(&s),
+		whoCanCommand(&s),
 		loginCommand(&s),
 		sessionsCommand(&s), devicesCommand(&s),
 		versionCommand(&s),

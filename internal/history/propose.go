@@ -306,8 +306,8 @@ func (a *about) nameGroups(at place, name string, rule *access.Rule, use *ruleUs
 
 // members counts those of a group who were seen.
 func (a *about) members(group string) (n int) {
-	for _, req := range a.usage.seen {
-		if slices.Contains(a.cfg.Policy.Member(&req.Identity), group) {
+	for _, last := range a.usage.seen {
+		if slices.Contains(a.cfg.Policy.Member(&last.Request.Identity), group) {
 			n++
 		}
 	}

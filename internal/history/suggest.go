@@ -199,8 +199,8 @@ func (u *usage) losers(before, after *config.Config, proposals []Proposal) {
 			continue
 		}
 		groups := slices.Concat(p.change.without, p.change.readers)
-		for _, user := range u.seen.users() {
-			req := p.probe.by(u.seen[user], u.log.Last)
+		for _, user := range u.seen.keys() {
+			req := p.probe.by(u.seen[user].Request, u.log.Last)
 			if in := before.Policy.Member(&req.Identity); len(groups) > 0 && !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(in, g) }) {
 				continue // lost by another proposal
 			}

@@ -211,7 +211,9 @@ func (g *gatherer) record(r *Record, into *usage) {
 		into.unknown++
 		return
 	}
-	into.seen.note(r)
+	if user := r.Request.Identity.User(); user != "" {
+		into.seen.keep(user, r)
+	}
 	decision := g.now.Policy.Decide(r.Request)
 	if then == access.Deny || decision.Outcome == access.Deny || decision.Reason == access.LoginRequired {
 		return
