@@ -71,15 +71,25 @@ type Source struct {
 	// have `serial` and `fingerprint` (of the client certificate, hexadecimal;
 	// SHA-256), `name`, `owner`, `managed`, `compliant`, `disk_encrypted`,
 	// `jailbroken` (yes, no, or nothing where it is unknown), `risk` (none, low,
-	// medium, high, or nothing), `os`, `os_version`, `last_seen` (RFC 3339) and
-	// `reasons` (a list; in CSV separated by `;`). The file is watched; replace it by renaming a complete
-	// file onto it. A file that is missing or faulty does not stop Doorward: the
-	// last good content stays, and the inventory counts as unavailable.
+	// medium, high, or nothing), `os`, `os_version`, `last_seen` and
+	// `grace_until` (RFC 3339; the end of a grace period for a device that is not
+	// compliant) and `reasons` (a list; in CSV separated by `;`). The file is
+	// watched; replace it by renaming a complete file onto it. A file that is
+	// missing or faulty does not stop Doorward: the last good content stays, and
+	// the inventory counts as unavailable.
 	Path string `yaml:"path"`
 	// Refresh is how often the inventory is read even if nothing announced a
 	// change. Default 1m for a file, at least 1s; 5m for all others, at least
 	// 10s, shortened by up to a tenth at random.
 	Refresh access.Duration `yaml:"refresh"`
+
+	// Adds lists facts about which this inventory has the say, for devices that
+	// another one knows by the same id: `managed`, `compliant`, `disk_encrypted`,
+	// `jailbroken`, `risk`. What the other one says against a device stands. By
+	// itself an inventory that adds makes no device known; while it cannot be
+	// read, `on_unavailable` holds for all devices. Default: it adds to no other
+	// inventory, but answers for the devices it lists.
+	Adds []string `yaml:"adds"`
 
 	// URL is the address of the inventory: for `http` that of the first page,
 	// for `fleet` and `jamf` that of the server, for the others that of the API
@@ -204,6 +214,9 @@ func (c Config) Validate(f access.Faults) {
 	}
 	for n, tier := range c.Tiers {
 		c.validateNamed(tier.Sources, f.At("tiers[%d]", n))
+	}
+	if len(c.Sources) > 0 && !slices.ContainsFunc(c.Sources, func(s Source) bool { return len(s.Adds) == 0 }) {
+		f.At("sources").Add("remove adds from the inventory that knows all devices", "every source only adds to others, so no device is known")
 	}
 	if len(c.Sources) > 0 && len(c.Match) == 0 {
 		f.At("match").Add("add match: [certificate.serial]", "match is empty, so no device can be found in the sources")

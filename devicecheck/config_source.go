@@ -24,6 +24,11 @@ func (s Source) validate(f access.Faults) {
 	if s.Refresh != 0 && s.Refresh < least {
 		f.At("refresh").Add(fmt.Sprintf("use %s or more", least), "%s is too short", s.Refresh)
 	}
+	for n, fact := range s.Adds {
+		if _, ok := addable[fact]; !ok {
+			f.At("adds[%d]", n).Add("use "+strings.Join(slices.Sorted(maps.Keys(addable)), ", "), "%q is no fact that an inventory can add", clip(fact))
+		}
+	}
 	if s.Type == "" {
 		f.At("type").Add("add type: file", "type is missing")
 		return

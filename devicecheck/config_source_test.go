@@ -33,7 +33,7 @@ func TestValidateReportsEveryFaultOfRemoteSources(t *testing.T) {
 		{ID: "k", Type: "google", ServiceAccount: secret, TokenURL: "http://tokens.example", Subject: "a", Customer: "customers/a/b", Partner: "-", URL: "x"},
 		{ID: "l", Type: "crowdstrike", MinScore: 101, CompliantGroup: "x"},
 		{ID: "m", Type: "crowdstrike", ClientID: "x", ClientSecret: secret},
-		{ID: "n", Type: "jamff"},
+		{ID: "n", Type: "jamff", Adds: []string{"risk", "owner"}},
 	} {
 		s.validate(f.At("%d", n))
 	}
@@ -49,7 +49,7 @@ func TestValidateReportsEveryFaultOfRemoteSources(t *testing.T) {
 		"2.url 2.token 2.key 2.items 2.tenant 3.url 3.token 4.url 4.auth_url 4.tenant 4.client_id 4.client_secret 4.key 5.tenant 5.with_intune 5.trust_types " +
 		"6.trust_types[1] 6.key 7.key 7.min_score 8.url 8.client_id 8.client_secret 8.key 8.tenant " +
 		"9.service_account 10.url 10.service_account 10.service_account 10.token_url 10.subject 10.customer 10.partner " +
-		"11.client_id 11.client_secret 11.min_score 11.compliant_group 12.min_score 13.type"
+		"11.client_id 11.client_secret 11.min_score 11.compliant_group 12.min_score 13.adds[1] 13.type"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, " "), want)
 	}

@@ -246,6 +246,7 @@ func join(d, managed *access.Device) {
 		note(d, "Intune does not know the device")
 	}
 	d.Compliant, d.Managed = both(d.Compliant, managed.Compliant), both(d.Managed, managed.Managed)
+	d.GraceUntil = managed.GraceUntil
 	d.DiskEncrypted, d.Jailbroken, d.Risk, d.Owner = managed.DiskEncrypted, managed.Jailbroken, managed.Risk, managed.Owner
 	if managed.OS != "" {
 		d.OS, d.OSVersion = managed.OS, managed.OSVersion

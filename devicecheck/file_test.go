@@ -286,6 +286,9 @@ func drawDevices(t *rapid.T) []access.Device {
 		if rapid.Bool().Draw(t, "seen") {
 			d.SeenAt = time.Unix(seconds.Draw(t, "last_seen"), 0).UTC()
 		}
+		if rapid.Bool().Draw(t, "graced") {
+			d.GraceUntil = time.Unix(seconds.Draw(t, "grace_until"), 0).UTC()
+		}
 		if rapid.Bool().Draw(t, "certificate") {
 			d.Certificate.Serial = fmt.Sprintf("%04x", n+256)
 			d.Certificate.Fingerprint = fmt.Sprintf("%064x", n)
@@ -312,13 +315,15 @@ func row(d *access.Device) []string {
 		}
 		return r.String()
 	}
-	seen := ""
-	if !d.SeenAt.IsZero() {
-		seen = d.SeenAt.Format(time.RFC3339Nano)
+	moment := func(at time.Time) string {
+		if at.IsZero() {
+			return ""
+		}
+		return at.Format(time.RFC3339Nano)
 	}
 	return []string{
 		d.ID, d.Certificate.Serial, d.Certificate.Fingerprint, d.Name, d.Owner,
-		fact(d.Managed), fact(d.Compliant), fact(d.DiskEncrypted), fact(d.Jailbroken), level(d.Risk), d.OS, d.OSVersion, seen,
+		fact(d.Managed), fact(d.Compliant), fact(d.DiskEncrypted), fact(d.Jailbroken), level(d.Risk), d.OS, d.OSVersion, moment(d.SeenAt), moment(d.GraceUntil),
 	}
 }
 

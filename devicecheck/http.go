@@ -126,6 +126,8 @@ func (h *httpInventory) device(p *pull, record map[string]any) (access.Device, e
 			}
 		case "last_seen":
 			d.SeenAt = moment(value)
+		case "grace_until":
+			d.GraceUntil = moment(value)
 		case riskField:
 			d.Risk = f.risk(p.odd, value, text)
 		default:

@@ -215,6 +215,7 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	case found.device != nil:
 		*d = found.state.report(found.device)
 		d.ByCertificate, d.ByClaim = access.TriOf(found.certificate != nil), access.TriOf(found.claims != nil)
+		i.complete(d)
 		d.Owned = i.owner.owned(&req.Identity, d.Owner)
 	case found.id != "":
 		*d = access.Device{ID: found.id, SourceFailingSince: failing}

@@ -106,6 +106,7 @@ func intuneReasons(d *access.Device, record map[string]any) {
 		until := "a date that is not known"
 		if at := moment(record["complianceGracePeriodExpirationDateTime"]); !at.IsZero() {
 			until = at.Format(time.RFC3339)
+			d.GraceUntil = at
 		}
 		note(d, "Intune: not compliant, in the grace period until "+until)
 	default: // unknown, conflict, error, configManager, and what is not known here

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -90,7 +91,8 @@ var fields = []field{
 	{riskField, false, func(d *access.Device, v string) error { return setRisk(&d.Risk, v) }},
 	{"os", false, func(d *access.Device, v string) error { d.OS = normalOS(v); return nil }},
 	{"os_version", false, func(d *access.Device, v string) error { d.OSVersion = strings.TrimSpace(v); return nil }},
-	{"last_seen", false, setLastSeen},
+	{"last_seen", false, func(d *access.Device, v string) error { return setTime(&d.SeenAt, v) }},
+	{"grace_until", false, func(d *access.Device, v string) error { return setTime(&d.GraceUntil, v) }},
 	{reasonsField, false, nil},
 }
 
@@ -100,7 +102,7 @@ const (
 	reasonsField = "reasons"
 )
 
-const fieldNames = "id, serial, fingerprint, name, owner, managed, compliant, disk_encrypted, jailbroken, risk, os, os_version, last_seen, reasons"
+const fieldNames = "id, serial, fingerprint, name, owner, managed, compliant, disk_encrypted, jailbroken, risk, os, os_version, last_seen, grace_until, reasons"
 
 // fieldIndex returns the place of a field in fields, or -1.
 func fieldIndex(name string) int {
@@ -132,11 +134,11 @@ func setRisk(risk *access.Risk, value string) error {
 	return nil
 }
 
-func setLastSeen(d *access.Device, value string) error {
-	if err := d.SeenAt.UnmarshalText([]byte(value)); err != nil {
+func setTime(at *time.Time, value string) error {
+	if err := at.UnmarshalText([]byte(value)); err != nil {
 		return fmt.Errorf("%q is no time (write RFC 3339, such as 2026-11-23T08:00:00Z)", clip(value))
 	}
-	d.SeenAt = d.SeenAt.UTC()
+	*at = at.UTC()
 	return nil
 }
 

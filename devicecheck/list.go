@@ -33,10 +33,13 @@ func (i *Inspector) Find(id string) (list []access.Device) {
 	return list
 }
 
-// states appends the state of every source at this moment.
+// states appends the state of every source that answers for devices, at this
+// moment.
 func (i *Inspector) states(to []*state) []*state {
 	for _, s := range i.sources {
-		to = append(to, s.state.Load())
+		if len(s.Adds) == 0 {
+			to = append(to, s.state.Load())
+		}
 	}
 	return to
 }
@@ -56,6 +59,7 @@ func (s *state) devices() iter.Seq[*access.Device] {
 
 func (i *Inspector) imagine(listed *access.Device, in *state) access.Device {
 	d := in.report(listed)
+	i.complete(&d)
 	d.Owned, d.ByCertificate, d.ByClaim = access.Yes, access.Yes, access.Yes
 	if i.reports != nil {
 		i.reports.Apply(&d)

@@ -359,6 +359,7 @@ func agree(a, b *access.Device) {
 	if b.SeenAt.Before(a.SeenAt) { // the zero time is before all
 		a.SeenAt = b.SeenAt
 	}
+	a.GraceUntil = earlier(a.GraceUntil, b.GraceUntil)
 	for _, reason := range b.Reasons {
 		note(a, reason)
 	}

@@ -22,7 +22,7 @@ func (i *Inspector) Recheck(ctx context.Context, d *access.Device) bool {
 	var mu sync.Mutex
 	all := true
 	for _, s := range i.sources {
-		if d.Source != "" && d.Source != s.ID {
+		if d.Source != "" && d.Source != s.ID && len(s.Adds) == 0 {
 			continue
 		}
 		waiting.Go(func() {
