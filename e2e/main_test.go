@@ -69,10 +69,16 @@ type process struct {
 	err  error
 }
 
-// start runs a program and collects what it prints.
+// start runs a program of ours and collects what it prints.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(filepath.Join(binaries, name), args...), done: make(chan struct{})}
+	return startCommand(t, exec.Command(filepath.Join(binaries, name), args...))
+}
+
+// startCommand runs a program and collects what it prints.
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, done: make(chan struct{})}
 	p.line = sync.NewCond(&p.mu)
 	read, write := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = write, write
@@ -105,7 +111,7 @@ func start(t *testing.T, name string, args ...string) *process {
 		p.stop()
 		p.decideAgain()
 		if t.Failed() {
-			t.Logf("%s printed:\n%s", name, p.output())
+			t.Logf("%s printed:\n%s", cmd.Path, p.output())
 		}
 	})
 	return p

@@ -8,6 +8,7 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need chromium chromium
 need node nodejs
 need npm npm
+need openssl openssl
 need gcc gcc # the race detector links with it
 need redis-server redis-server
 need redis-sentinel redis-sentinel
