@@ -81,8 +81,8 @@ func (r *Redis) options(cfg *RedisConfig) (rueidis.ClientOption, error) {
 		Username:    cmp.Or(address.username, cfg.Username),
 		Password:    cmp.Or(address.password, cfg.Password.Reveal()),
 		SelectDB:    address.database,
-		ClientName:  "doorward",
-		Dialer:      net.Dialer{Timeout: r.timeout, KeepAlive: time.Second},
+		ClientName:  "doorward", ClientSetInfo: rueidis.DisableClientSetInfo,
+		Dialer: net.Dialer{Timeout: r.timeout, KeepAlive: time.Second},
 		// A connection on which nothing comes back for this long is given up.
 		ConnWriteTimeout: r.timeout,
 		OnInvalidations:  r.feed.invalidated,

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,5 +66,47 @@ func TestRedisTLS(t *testing.T) {
 		if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), cure) || strings.Contains(err.Error(), "p@ss") {
 			t.Errorf("%s: %v", cure, err)
 		}
+	}
+}
+
+// A user with no more than the rights that docs/replicas.md lists will do.
+func TestRedisRights(t *testing.T) {
+	text, err := os.ReadFile("../../docs/replicas.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rights, _ := strings.Cut(string(text), "user of its own needs `")
+	rights, _, _ = strings.Cut(rights, "`")
+	server := redistest.Start(t)
+	if answer := server.Do(append([]string{"ACL", "SETUSER", "doorward", "on", ">s3cret"}, strings.Fields(rights)...)...); answer != "OK" {
+		t.Fatal(answer)
+	}
+	cfg := server.Config()
+	cfg.Username, cfg.Password = "doorward", access.NewSecret("s3cret")
+	r := openRedis(t, cfg, nil)
+	changes := watchAgain(t, r)
+	v := put(t, r, "k")
+	if c := <-changes; c.Version != v {
+		t.Errorf("%+v", c)
+	}
+	if _, err := r.Put(t.Context(), store.Item{Key: "ends", Expires: time.Now().Add(time.Hour)}); err != nil {
+		t.Error(err)
+	}
+	for what, err := range operations(t, r) {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if log := server.Do("ACL", "LOG"); log != "" {
+		t.Errorf("refused: %s", log)
+	}
+	cfg.Prefix = "other"
+	other, err := store.OpenRedis(cfg, nil)
+	if err == nil {
+		defer other.Close()
+		_, err = other.Get(t.Context(), "k")
+	}
+	if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "docs/replicas.md") {
+		t.Errorf("keys of somebody else: %v", err)
 	}
 }
