@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// retryAfter is how soon a list that could not be read is tried again.
+// retryList is how soon a list that could not be read is tried again.
 const retryList = time.Minute
 
 // listSource keeps one revocation list current.
@@ -105,9 +105,6 @@ func (r *revocation) read(ctx context.Context, s *listSource) (changed bool) {
 	defer r.mu.Unlock()
 	defer s.tried()
 	if err == nil {
-		err = next.check(s.last, r.now())
-	}
-	if err == nil {
 		err = r.mayReplace(s, next)
 	}
 	news := s.health.heard(err, r.now())
@@ -126,20 +123,28 @@ func (r *revocation) read(ctx context.Context, s *listSource) (changed bool) {
 }
 
 // mayReplace demands the signature of an authority. A list of an authority that
-// has not been seen yet waits for it; until then it says nothing.
+// has not been seen yet waits for it; until then it says nothing, and any other
+// list may take its place.
 func (r *revocation) mayReplace(s *listSource, next *list) error {
-	if len(r.signers(next)) > 0 {
-		return nil
+	signed, before := len(r.signers(next)) > 0, s.last
+	switch {
+	case before == nil || len(r.signers(before)) == 0:
+		before = nil
+	case s.file != nil && signed && !bytes.Equal(before.issuer, next.issuer):
+		before = nil // who may write the file may also choose another authority
 	}
-	if s.last == nil {
-		for _, a := range r.authorities {
-			if bytes.Equal(a.RawSubject, next.issuer) {
-				return errors.New("the revocation list does not bear the signature of the authority it names")
-			}
+	if err := next.check(before, r.now()); err != nil {
+		return err
+	}
+	if before != nil && !signed {
+		return errors.New("the revocation list does not bear the signature of the authority of the one before")
+	}
+	for _, a := range r.authorities {
+		if !signed && bytes.Equal(a.RawSubject, next.issuer) {
+			return errors.New("the revocation list does not bear the signature of the authority it names")
 		}
-		return nil
 	}
-	return errors.New("the revocation list does not bear the signature of the authority of the one before")
+	return nil
 }
 
 // tried releases those who wait for the first reading.

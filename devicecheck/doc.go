@@ -3,7 +3,9 @@
 // It tells which device a request comes from and what its inventory says about
 // it. A device identifies itself by a claim of the visitor's ID token or by a
 // client certificate that chains to the device CA; inventories are read ahead
-// of need into memory, so that Inspect performs no input or output.
+// of need into memory, and so is what revokes certificates. Inspect performs no
+// input or output, except that the first request with a certificate waits, for
+// three seconds at most, until somebody has said whether it was revoked.
 //
 // Every fact is yes, no or unknown, and carries its source and its age.
 // Nothing here turns unknown into no: a device that is missing from an

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -251,10 +250,8 @@ func (r *revocation) answerTo(ctx context.Context, a *answer, req *http.Request)
 // request puts the question to the responder (RFC 6960 Appendix A).
 func (a *answer) request(get bool) (*http.Request, error) {
 	if get {
-		text := url.PathEscape(base64.StdEncoding.EncodeToString(a.question))
-		// A slash would split the question.
-		text = strings.ReplaceAll(text, "/", "%2F")
-		return http.NewRequest(http.MethodGet, strings.TrimSuffix(a.responder, "/")+"/"+strings.ReplaceAll(text, "+", "%2B"), nil)
+		text := strings.NewReplacer("/", "%2F", "+", "%2B", "=", "%3D").Replace(base64.StdEncoding.EncodeToString(a.question))
+		return http.NewRequest(http.MethodGet, strings.TrimSuffix(a.responder, "/")+"/"+text, nil)
 	}
 	req, err := http.NewRequest(http.MethodPost, a.responder, bytes.NewReader(a.question))
 	if err == nil {

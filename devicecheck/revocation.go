@@ -114,6 +114,7 @@ func (r *revocation) run(ctx context.Context, changed func()) {
 		case <-ctx.Done():
 			return
 		case <-r.more:
+		case <-time.After(r.refresh()): // at a reload, the run before may have heard of it instead
 		}
 	}
 }

@@ -148,6 +148,35 @@ func TestRevocationTakesEffectWithTheList(t *testing.T) {
 	}
 }
 
+// A list of an authority that nobody knows yet says nothing, and keeps no other
+// list out. In a file, the operator may also change to another authority.
+func TestListsOfUnknownAuthorities(t *testing.T) {
+	root, other := newCA(t, "Device CA"), newCA(t, "Other CA")
+	leaf := root.issue(t, leafOf("laptop-1", 5))
+	path := filepath.Join(t.TempDir(), "devices.crl")
+	const address = "http://pki.example/devices.crl"
+	for _, source := range []string{path, address} {
+		s := &webServer{}
+		give := func(data []byte) { put(t, path, data); s.set(address, fixed(data)) }
+		give(other.list(t, 9, noon.Add(time.Minute), time.Hour, nil))
+		i, _ := revoking(t, root, Revocation{CRLs: []string{source}}, s)
+		if got := problemAt(t, i, noon, leaf); got != access.DeviceCertStatusUnknown {
+			t.Errorf("%s: %q", source, got)
+		}
+		give(root.list(t, 1, noon, time.Hour, nil))
+		if !i.revocation.read(t.Context(), i.revocation.lists[0]) || problemAt(t, i, noon, leaf) != "" {
+			t.Errorf("%s: the list of an unknown authority keeps the good one out: %+v", source, i.Revocations())
+		}
+		i.revocation.meet(other.cert)
+		give(other.list(t, 9, noon, time.Hour, nil))
+		changed := i.revocation.read(t.Context(), i.revocation.lists[0])
+		want := map[string]access.Reason{path: access.DeviceCertStatusUnknown, address: ""}[source]
+		if got := problemAt(t, i, noon, leaf); changed != (source == path) || got != want {
+			t.Errorf("%s: another authority: %q", source, got)
+		}
+	}
+}
+
 // What a list says counts until its own end and as much longer as is configured,
 // to the second; that something is revoked counts for ever.
 func TestListsCountUntilTheirEnd(t *testing.T) {
