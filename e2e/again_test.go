@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/audit"
+	"github.com/doorward/doorward/internal/history"
 )
 
 // Every story ends with a proof: the audit log of each doorward it ran is read
@@ -66,6 +68,29 @@ func (p *process) decideAgain() {
 	}
 	n := decideAgain(p.t, filepath.Dir(path), onlyEvents(log))
 	p.t.Logf("%d decisions were made again from the audit log", n)
+	if err == nil {
+		p.replay(cfg, onlyEvents(log))
+	}
+}
+
+// replay is `doorward replay` with the configuration of the story: it finds no
+// change in what that configuration decided, and no line it cannot use.
+func (p *process) replay(cfg *config.Config, log string) {
+	p.t.Helper()
+	files, err := audit.Find([]string{audit.Stdin})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	files.Stdin = strings.NewReader(log)
+	report, err := history.Replay(context.Background(), files, cfg, history.Filter{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if report.Inconsistencies() > 0 || report.Log.Unusable() > 0 {
+		var text strings.Builder
+		report.WriteText(&text)
+		p.t.Errorf("the replay of the story's own log:\n%s", text.String())
+	}
 }
 
 // configuration is the file that the program serves with.

@@ -29,8 +29,7 @@ func (c *Candidate) Decide(req *access.Request) (*access.Request, access.Decisio
 
 // Rematch returns a copy of a recorded request with the route that this table
 // has for it, or without one. A spelling of the path that the route does not
-// permit becomes a fault, as in a live request, except for encoded slashes,
-// which a record does not tell from others.
+// permit becomes a fault, as in a live request.
 func (t *Table) Rematch(req *access.Request) *access.Request {
 	again := *req
 	if again.Fault != "" {
@@ -42,19 +41,26 @@ func (t *Table) Rematch(req *access.Request) *access.Request {
 		return &again
 	}
 	again.Route = entry.Route.ID
-	if recordedAmbiguity(req.Path)&^entry.ambiguous != 0 {
+	if recordedAmbiguity(req)&^entry.ambiguous != 0 {
 		again.Fault = access.AmbiguousPath
 	}
 	return &again
 }
 
-// recordedAmbiguity is what a decoded path still shows of its spelling.
-func recordedAmbiguity(path string) ambiguity {
-	name := pathname{Path: path}
-	if strings.Contains(path, ";") {
+// Ambiguities names what is ambiguous about the path of a recorded request, as
+// far as the record tells: what it says, and what a decoded path still shows.
+// Records older than Request.Ambiguous do not tell an encoded slash from another.
+func Ambiguities(req *access.Request) []string { return recordedAmbiguity(req).names() }
+
+func recordedAmbiguity(req *access.Request) ambiguity {
+	name := pathname{Path: req.Path}
+	for _, word := range req.Ambiguous {
+		name.Ambiguous |= ambiguityNames[word]
+	}
+	if strings.Contains(req.Path, ";") {
 		name.Ambiguous |= semicolon
 	}
-	if strings.Contains(path, `\`) {
+	if strings.Contains(req.Path, `\`) {
 		name.Ambiguous |= backslash
 	}
 	_ = name.classify() // a path that is never accepted has its fault already

@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"net/url"
-	"strings"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -46,39 +45,4 @@ func Imagine(routes *Table, method string, target *url.URL) (*access.Request, er
 		req.Route = entry.Route.ID
 	}
 	return req, nil
-}
-
-// Rematch is station 2 for a request that was read back from the audit log: it
-// returns the route the address has in this table, and an empty one where it has
-// none. A request whose path is spelled in a way that this route does not permit
-// is refused with AmbiguousPath, which permitted tells.
-//
-// Whether the spelling is known tells spelled: records that are older than
-// Request.Ambiguous do not say whether a slash was written as %2f.
-func Rematch(routes *Table, req *access.Request) (route string, permitted, spelled bool) {
-	entry := routes.Match(req.Scheme, req.Host, req.Path)
-	if entry == nil {
-		return "", true, true
-	}
-	spelling := spellingOf(req)
-	return entry.Route.ID, spelling&^entry.ambiguous == 0, spelling != 0
-}
-
-// spellingOf returns what is ambiguous about a recorded path: what the record
-// says, and what shows in the decoded path.
-func spellingOf(req *access.Request) ambiguity {
-	name := pathname{Path: req.Path}
-	if err := name.classify(); err != nil {
-		name.Ambiguous = ^ambiguity(0) // refused on every route
-	}
-	if strings.Contains(req.Path, ";") {
-		name.Ambiguous |= semicolon
-	}
-	if strings.Contains(req.Path, `\`) {
-		name.Ambiguous |= backslash
-	}
-	for _, word := range req.Ambiguous {
-		name.Ambiguous |= ambiguityNames[word]
-	}
-	return name.Ambiguous
 }

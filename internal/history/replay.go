@@ -96,15 +96,13 @@ func again(next *config.Config, r *Record) authz.Gaps {
 		return gaps // refused for a reason that no route can change
 	}
 	nobodyAsked := req.Fault != "" || req.Route == ""
-	route, permitted, spelled := proxy.Rematch(next.Table, req)
-	switch {
-	case req.Fault == "" && !permitted:
-		req.Fault = access.AmbiguousPath
-	case req.Fault != "" && permitted && spelled && route != "":
-		req.Fault = "" // the spelling is all that was wrong with it
+	if req.Fault != "" && len(proxy.Ambiguities(req)) == 0 {
+		return gaps // an old record: what was wrong with the spelling is not known
 	}
-	req.Route = route
-	gaps.Everyone = nobodyAsked && req.Fault == "" && route != ""
+	req.Fault = "" // it comes back where the spelling is not permitted
+	seen := next.Table.Rematch(req)
+	req.Route, req.Fault = seen.Route, seen.Fault
+	gaps.Everyone = nobodyAsked && req.Fault == "" && req.Route != ""
 	return gaps
 }
 
