@@ -89,7 +89,13 @@ func implies(narrow, wide condition) bool {
 		return ok && n.zone.String() == w.zone.String() && n.within(&w.window)
 	case expects:
 		n, ok := narrow.(expects)
-		return ok && n.source == w.source && n.want == w.want
+		return ok && n.source == w.source && n.want == w.want && (!n.device || n.fresh.implies(w.fresh) && w.fresh.implies(n.fresh))
+	case preflight:
+		_, ok := narrow.(preflight)
+		return ok
+	case nobody:
+		_, ok := narrow.(nobody)
+		return ok
 	}
 	return false
 }

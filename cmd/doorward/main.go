@@ -82,6 +82,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		serveCommand(&s),
 		checkCommand(&s),
+		diffCommand(&s),
 		testCommand(&s),
 		explainCommand(&s),
 		replayCommand(&s),
