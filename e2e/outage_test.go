@@ -37,6 +37,8 @@ type outage struct {
 	// login, living and stream are the cells: somebody logs in, somebody who is
 	// logged in goes on, a stream is open.
 	login, living, stream string
+	// unready tells that /readyz sends visitors to other replicas meanwhile.
+	unready bool
 	// note is what an operator should know beyond the cells.
 	note string
 	// prepare changes the estate before it starts; strike breaks it, mend ends that.
@@ -65,6 +67,14 @@ var situations = []struct {
 	{"new login", func(o *outage) string { return o.login }, (*estate).logIn},
 	{"living session", func(o *outage) string { return o.living }, (*estate).goOn},
 	{"open stream", func(o *outage) string { return o.stream }, (*estate).stream},
+	{"`/readyz`", (*outage).readyz, (*estate).readyz},
+}
+
+func (o *outage) readyz() string {
+	if o.unready {
+		return "503"
+	}
+	return "200"
 }
 
 var outages = []outage{
@@ -95,7 +105,7 @@ var outages = []outage{
 		mend:    func(e *estate) { os.Rename(e.inventory+".gone", e.inventory) },
 	},
 	{
-		name: "Redis", login: refused(access.StoreUnavailable), living: refused(access.StoreUnavailable), stream: closes,
+		name: "Redis", login: refused(access.StoreUnavailable), living: refused(access.StoreUnavailable), stream: closes, unready: true,
 		prepare: func(e *estate) { e.shareRedis("") },
 		strike:  func(e *estate) { e.redis.Kill() },
 		mend:    func(e *estate) { e.redis.Restart() },
@@ -108,7 +118,7 @@ var outages = []outage{
 		mend:    func(e *estate) { e.redis.Restart() },
 	},
 	{
-		name: "Redis says nothing", login: refused(access.StoreUnavailable), living: refused(access.StoreUnavailable), stream: closes,
+		name: "Redis says nothing", login: refused(access.StoreUnavailable), living: refused(access.StoreUnavailable), stream: closes, unready: true,
 		note:    "Within a second and `timeout`, though no connection breaks.",
 		prepare: func(e *estate) { e.shareRedis(", timeout: 500ms") },
 		strike:  func(e *estate) { e.redis.Freeze() },
@@ -122,7 +132,7 @@ var outages = []outage{
 		mend:    func(e *estate) { e.makeRoom() },
 	},
 	{
-		name: "disk of the audit log is full, `audit.required: true`", login: refused(access.AuditUnavailable), living: refused(access.AuditUnavailable), stream: goesOn,
+		name: "disk of the audit log is full, `audit.required: true`", login: refused(access.AuditUnavailable), living: refused(access.AuditUnavailable), stream: goesOn, unready: true,
 		prepare: func(e *estate) { e.smallDisk, e.auditRequired = e.auditDir, true },
 		strike:  func(e *estate) { e.fill() },
 		mend:    func(e *estate) { e.makeRoom() },
@@ -173,6 +183,7 @@ type estate struct {
 	ahead              atomic.Int64
 
 	port    string
+	admin   string
 	process *process // nil in this process
 	person  *visitor
 	beats   atomic.Int64 // of the open stream
@@ -230,7 +241,7 @@ func (o *outage) prove(t *testing.T) {
 	t.Parallel()
 	e := startEstate(t, o.prepare)
 	for _, s := range situations {
-		if got := s.see(e); got != works && got != goesOn {
+		if got := s.see(e); got != works && got != goesOn && got != "200" {
 			t.Fatalf("before anything breaks: %s: %s", s.name, got)
 		}
 	}
@@ -277,6 +288,7 @@ func startEstate(t *testing.T, prepare func(*estate)) *estate {
 	}
 	addr := freeAddress(t)
 	_, e.port, _ = net.SplitHostPort(addr)
+	e.admin = freeAddress(t)
 	e.provider = startProvider(t, e.at("auth", "/.doorward/callback"), nil)
 	app := serveApp(t, e.app)
 	e.inventory = writeFile(t, dir, "devices.json", fmt.Sprintf(`[{"id": "laptop-alice", "managed": "yes", "last_seen": %q}]`, time.Now().UTC().Format(time.RFC3339)))
@@ -299,7 +311,7 @@ routes:
     to: [%q]
     require: {%s}
     allow: [{name: all, any_user: true}]
-`, addr, e.at("auth", ""), freeAddress(t), e.store, filepath.Join(e.auditDir, "audit.jsonl"), e.auditRequired, e.provider.Issuer(), e.onUnavailable, e.at("app", ""), app, e.require)))
+`, addr, e.at("auth", ""), e.admin, e.store, filepath.Join(e.auditDir, "audit.jsonl"), e.auditRequired, e.provider.Issuer(), e.onUnavailable, e.at("app", ""), app, e.require)))
 	e.person = newVisitor(t)
 	e.person.login(e.at("app", "/"), "alice").says(t, 200, "hello")
 	e.openStream()
@@ -452,6 +464,11 @@ func (e *estate) goOn() string {
 		return fmt.Sprintf("%d `%s`", p.status, problem.Reason)
 	}
 	return refused(problem.Reason)
+}
+
+// readyz is what a load balancer sees.
+func (e *estate) readyz() string {
+	return fmt.Sprint(e.person.once(http.MethodGet, "http://"+e.admin+"/readyz", nil, nil).status)
 }
 
 func (e *estate) openStream() {

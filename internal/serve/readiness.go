@@ -15,6 +15,10 @@ type readiness struct {
 	live    *live
 }
 
+// sharedStore is a store that others may reach while this process cannot. Err is
+// nil while it can.
+type sharedStore interface{ Err() error }
+
 var errNotServing = errors.New("starting or shutting down")
 
 func (r *readiness) set(serving bool) { r.serving.Store(serving) }
@@ -24,7 +28,7 @@ func (r *readiness) checks() map[string]error {
 	if !r.serving.Load() {
 		checks["serving"] = errNotServing
 	}
-	if shared, ok := r.live.store.(interface{ Err() error }); ok {
+	if shared, ok := r.live.store.(sharedStore); ok {
 		checks["store"] = shared.Err()
 	}
 	if r.live.current.Load().cfg.Audit.Required {

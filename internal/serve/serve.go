@@ -80,6 +80,9 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer kept.Close()
+	if shared, ok := kept.(sharedStore); ok {
+		metrics.WatchStore(shared.Err)
+	}
 	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Now: opts.Now, Log: log, Emit: records.Record, Signal: news.send})
 	if err != nil {
 		return err

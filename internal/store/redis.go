@@ -38,7 +38,7 @@ type Redis struct {
 	hub     hub
 	feed    *feed
 
-	items, head, log, index, expiry string // the names of keys; items is a prefix
+	items, head, log, index, expiry, alive string // the names of keys; items is a prefix
 
 	closing atomic.Bool
 	stop    context.CancelFunc
@@ -54,7 +54,7 @@ func OpenRedis(cfg RedisConfig, now func() time.Time) (*Redis, error) {
 	tag := "{" + cfg.prefix() + "}"
 	r := &Redis{
 		now: now, timeout: cfg.Timeout.Or(defaultTimeout),
-		items: tag + "/", head: tag + ":head", log: tag + ":log", index: tag + ":index", expiry: tag + ":expiry",
+		items: tag + "/", head: tag + ":head", log: tag + ":log", index: tag + ":index", expiry: tag + ":expiry", alive: tag + ":alive",
 	}
 	r.hub.close(errFeedStarts)
 	r.feed = newFeed(r, cfg.Grace.Std())
@@ -265,6 +265,7 @@ func redisCure(err error) string {
 		{"NOPERM", "give the user the rights that docs/replicas.md lists"},
 		{"OOM ", "it has no memory left: raise maxmemory"},
 		{"READONLY", "it is no master any more: reach it through redis+sentinel:// or redis+cluster://"},
+		{"NOREPLICAS", "it has lost its replicas, so it may not be the master any more: bring them back, or reach it through redis+sentinel://"},
 		{"MISCONF", "it cannot write to its disk: make room there"},
 		{"CLUSTERDOWN", "the cluster is incomplete: bring its nodes back"},
 		{"unknown command 'HELLO'", "Redis 6.2 or later is needed"},

@@ -13,15 +13,18 @@ import (
 )
 
 const (
-	// heartbeat is how often the log is read though nothing rang. It bounds, with
-	// the time one command may take, how long a server that silently went away is
-	// believed to have nothing to tell.
+	// heartbeat is how often the log is read though nothing rang, after a write that
+	// says nothing. It bounds, with the time one command may take, how long a server
+	// that silently went away is believed to have nothing to tell. The write is for
+	// a master that was cut off from its replicas and does not know yet that one of
+	// them has taken over: with min-replicas-to-write it refuses.
 	heartbeat = time.Second
 	// feedRetry is the pause after the first failure; it doubles up to lastFeedRetry.
 	feedRetry     = 50 * time.Millisecond
 	lastFeedRetry = time.Second
 	// feedPage is how many changes are read at once.
 	feedPage = 1000
+	beatLife = "60" // seconds
 	// headLife is how long the client may keep the head without asking; the
 	// server pushes every change of it.
 	headLife = time.Hour
@@ -85,10 +88,13 @@ func (f *feed) run(ctx context.Context) {
 	hub := &f.redis.hub
 	shut, first := true, true
 	var complete time.Time // up to this moment no change is missing
-	pause := feedRetry
+	pause, beat := feedRetry, true
 	for {
 		asked := time.Now()
-		err := f.read(ctx)
+		err := f.beat(ctx, beat)
+		if err == nil {
+			err = f.read(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -116,13 +122,26 @@ func (f *feed) run(ctx context.Context) {
 			first = false
 		}
 		timer := time.NewTimer(wait)
+		beat = true
 		select {
 		case <-bell:
+			beat = false
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 		timer.Stop()
 	}
+}
+
+// beat makes sure that the server still takes writes, if it is time to.
+func (f *feed) beat(ctx context.Context, due bool) error {
+	if !due {
+		return nil
+	}
+	r := f.redis
+	return r.do(ctx, func(ctx context.Context) error {
+		return r.client.Do(ctx, r.client.B().Arbitrary("SET").Keys(r.alive).Args("", "EX", beatLife).Build()).Error()
+	})
 }
 
 // read hands on all changes there are. Before it begins to read, the server is

@@ -248,6 +248,25 @@ func TestRedisSentinel(t *testing.T) {
 	}
 }
 
+// A master that was cut off from its replicas answers every question as before,
+// and may know nothing of what another master has been told since. Where it was
+// told to refuse writes then, nobody relies on what it says.
+func TestRedisCutOffMaster(t *testing.T) {
+	s := redistest.StartSentinel(t)
+	s.Master.Do("CONFIG", "SET", "min-replicas-to-write", "1")
+	here := openRedis(t, s.Master.Config(), nil)
+	changes := watchAgain(t, here)
+	s.Replica.Kill()
+	if c, open := <-changes; open {
+		t.Errorf("%+v", c)
+	}
+	if _, err := here.Watch(t.Context(), ""); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "lost its replicas") {
+		t.Error(err)
+	}
+	s.Replica.Restart()
+	watchAgain(t, here)
+}
+
 // What somebody else put in the place of an item is that item's own trouble.
 func TestRedisDamage(t *testing.T) {
 	server := redistest.Start(t)
@@ -320,7 +339,7 @@ func TestRedisClearsAway(t *testing.T) {
 	for range 5 {
 		put(t, here, "stays")
 	}
-	if keys := server.Do("DBSIZE"); keys != "4" { // the item, its place in the index, head and log
+	if keys := server.Do("DBSIZE"); keys != "5" { // the item, its place in the index, head, log and sign of life
 		t.Errorf("%s keys are left: %s", keys, server.Do("KEYS", "*"))
 	}
 }

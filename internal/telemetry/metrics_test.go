@@ -138,7 +138,7 @@ func (fakeAudit) Err() error   { return errors.New("disk full") }
 
 func TestPresentState(t *testing.T) {
 	m := newMetrics()
-	wantLines(t, scrape(t, m), `!doorward_provider_up`) // nothing to watch is nothing to report
+	wantLines(t, scrape(t, m), `!doorward_provider_up`, `!doorward_store_up`) // nothing to watch is nothing to report
 	m.WatchProviders(func() map[string]error {
 		return map[string]error{"corp": nil, "partners": errors.New("no route to host")}
 	})
@@ -147,6 +147,10 @@ func TestPresentState(t *testing.T) {
 	})
 	m.WatchAudit(fakeAudit{})
 	end := m.Begin(access.Tunnel)
+	m.WatchStore(func() error { return errors.New("no answer") })
+	wantLines(t, scrape(t, m), `doorward_store_up 0`)
+	m.WatchStore(func() error { return nil })
+	wantLines(t, scrape(t, m), `doorward_store_up 1`)
 	wantLines(t, scrape(t, m), `doorward_provider_up{provider="corp"} 1`, `doorward_provider_up{provider="partners"} 0`,
 		`doorward_device_source_age_seconds{source="intune"} 90`, `!doorward_device_source_age_seconds{source="file"}`,
 		`doorward_device_source_failing{source="intune"} 0`, `doorward_device_source_failing{source="file"} 1`,

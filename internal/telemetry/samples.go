@@ -41,6 +41,12 @@ func (m *Metrics) WatchAudit(log AuditLog) {
 	m.samples.set(func(s *samples) { s.audit = log })
 }
 
+// WatchStore has the store that replicas share asked at every scrape: nil, or why
+// it cannot be relied upon.
+func (m *Metrics) WatchStore(err func() error) {
+	m.samples.set(func(s *samples) { s.store = err })
+}
+
 // samples is a collector of what has a present state only. Nothing is stored
 // between scrapes, so nothing can be out of date.
 type samples struct {
@@ -50,6 +56,7 @@ type samples struct {
 	providers func() map[string]error
 	sources   func() []Source
 	audit     AuditLog
+	store     func() error
 }
 
 func (s *samples) set(f func(*samples)) {
@@ -65,6 +72,7 @@ var (
 	sourceFailingForDesc = desc("doorward_device_source_failing_seconds", "Time since the device inventory was first found unreadable; 0 while it can be read.", "source")
 	auditQueueDesc       = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
 	auditLostDesc        = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
+	storeUpDesc          = desc("doorward_store_up", "1 if the store that replicas share can be relied upon, else 0; absent if it is not shared.")
 	auditFailingDesc     = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
 )
 
@@ -74,7 +82,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, auditQueueDesc, auditLostDesc, auditFailingDesc} {
+	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc} {
 		ch <- d
 	}
 }
@@ -82,7 +90,7 @@ func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (s *samples) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
-	providers, sources, audit := s.providers, s.sources, s.audit
+	providers, sources, audit, store := s.providers, s.sources, s.audit, s.store
 	s.mu.Unlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -105,6 +113,9 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 			}
 			gauge(sourceFailingForDesc, failingFor.Seconds(), source.ID)
 		}
+	}
+	if store != nil {
+		gauge(storeUpDesc, oneIf(store() == nil))
 	}
 	if audit != nil {
 		gauge(auditQueueDesc, float64(audit.Depth()))
