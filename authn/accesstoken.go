@@ -259,7 +259,7 @@ func (c *client) checkTokenTimes(claims jose.Object, token *accessToken) error {
 	}
 	now := c.now()
 	soon := now.Add(skew)
-	token.expires, token.identity.Login.Time = at[0], at[3]
+	token.issued, token.expires, token.identity.Login.Time = at[1], at[0], at[3]
 	switch {
 	case !at[0].IsZero() && !now.Before(at[0]):
 		return access.Becausef(access.TokenExpired, "the token ended at %s", at[0].Format(time.RFC3339))

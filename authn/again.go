@@ -25,7 +25,7 @@ func (a *Authenticator) IdentifyAgain(r *http.Request, req *access.Request, used
 			req.Credential.Problem = access.ReasonOf(err)
 			return nil
 		}
-		req.Identity, req.Credential.Expires = token.identity, token.expires
+		token.fill(req)
 		return nil
 	}
 	err := a.loadSession(r, req, func(ctx context.Context, secret, origin string, now time.Time) (*session.Entry, error) {
@@ -40,7 +40,7 @@ func (a *Authenticator) IdentifyAgain(r *http.Request, req *access.Request, used
 		return entry, err
 	})
 	if err == nil && req.Identity.Nobody() {
-		a.identifyWorkload(r, req)
+		return a.identifyWorkload(r, req)
 	}
 	return err
 }

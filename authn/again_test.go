@@ -94,3 +94,24 @@ func TestOpenRequestIsNotAskedForItsProofAgain(t *testing.T) {
 		t.Errorf("%+v", next)
 	}
 }
+
+// A revocation reaches what no session record covers: access tokens from before.
+func TestTokensFromBeforeARevocationAreRefused(t *testing.T) {
+	s := world(t, withTokens)
+	old := s.accessToken(nil)
+	if req := s.present("Bearer "+old, nil); req.Identity.User() != "corp:batch" || !req.Credential.Issued.Equal(s.clock.Now()) {
+		t.Fatalf("%+v", req.Credential)
+	}
+	s.clock.Advance(time.Second)
+	who := access.Revocation{Issuer: "https://corp.test", Subject: "batch", By: "ops", Why: "key leaked"}
+	if _, err := s.sessions.NotBefore(t.Context(), who); err != nil {
+		t.Fatal(err)
+	}
+	s.refuses(old, access.TokenRevoked)
+	// The provider's clock may be ahead of ours by a minute.
+	s.clock.Advance(2 * skew)
+	if req := s.present("Bearer "+s.accessToken(nil), nil); req.Identity.Nobody() {
+		t.Errorf("a token from afterwards: %+v", req.Credential)
+	}
+	s.refuses(old, access.TokenRevoked)
+}

@@ -41,14 +41,13 @@ func (a *Authenticator) Identify(r *http.Request, req *access.Request) error {
 			a.log.Log(r.Context(), level, "an access token was refused", "request", req.ID, "error", err)
 			return nil
 		}
-		req.Identity, req.Credential.Expires = token.identity, token.expires
+		token.fill(req)
 		return nil
 	}
 	if err := a.identifySession(r, req); err != nil || !req.Identity.Nobody() {
 		return err
 	}
-	a.identifyWorkload(r, req)
-	return nil
+	return a.identifyWorkload(r, req)
 }
 
 // The schemes by which access tokens are sent (RFC 6750 §2.1, RFC 9449 §7.1).
@@ -75,8 +74,14 @@ func tokenScheme(values []string) string {
 // to show that it is theirs, where it is bound to a key.
 type accessToken struct {
 	identity access.Identity
+	issued   time.Time // zero: not stated
 	expires  time.Time // zero: not stated
 	binding  binding
+}
+
+// fill says who sent a request that came with the token.
+func (t *accessToken) fill(req *access.Request) {
+	req.Identity, req.Credential.Issued, req.Credential.Expires = t.identity, t.issued, t.expires
 }
 
 // tokenKey stands for a token. What is cached under it depends on nothing else
@@ -107,12 +112,13 @@ type tokens struct {
 	refused  *lru.Cache[tokenKey, finding]
 	flights  singleflight.Group
 	slots    chan struct{}
+	revoked  func(issuer, subject string, issued time.Time) (bool, error)
 	proofs   *proofs
 	now      func() time.Time
 }
 
 func newTokens(all []*client, sessions *session.Manager, now func() time.Time, previous *Authenticator) (*tokens, error) {
-	t := &tokens{now: now, slots: make(chan struct{}, maxIntrospected), proofs: &proofs{now: now, once: sessions.Once}}
+	t := &tokens{now: now, slots: make(chan struct{}, maxIntrospected), revoked: sessions.Revoked, proofs: &proofs{now: now, once: sessions.Once}}
 	for _, c := range all {
 		if len(c.cfg.Audiences) == 0 {
 			continue
@@ -171,6 +177,14 @@ func (t *tokens) read(r *http.Request) (*accessToken, error) {
 	}
 	if !token.expires.IsZero() && !t.now().Before(token.expires) {
 		return nil, access.Becausef(access.TokenExpired, "it ended at %s", token.expires.Format(time.RFC3339))
+	}
+	// The issuer's clock may be ahead of ours, by which revocations count.
+	revoked, err := t.revoked(token.identity.Issuer, token.identity.Subject, token.issued.Add(-skew))
+	switch {
+	case err != nil:
+		return nil, err
+	case revoked:
+		return nil, access.Becausef(access.TokenRevoked, "whatever %s was issued until a moment ago is revoked", token.identity.User())
 	}
 	return token, nil
 }

@@ -135,6 +135,14 @@ func (p Provider) Validate(f access.Faults) {
 // on people's machines can be as well.
 func (p *Provider) Public() bool { return p.ClientAuth.method() == clientAuthNone }
 
+// IssuerName is the Issuer of the identities the provider vouches for.
+func (p *Provider) IssuerName() string {
+	if p.Issuer == x509Issuer {
+		return "spiffe://" + p.TrustDomain
+	}
+	return p.Issuer
+}
+
 // displayName is what visitors read.
 func (p *Provider) displayName() string {
 	if p.Name != "" {

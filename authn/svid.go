@@ -54,10 +54,11 @@ func newAuthority(p Provider) (*authority, error) {
 
 // identifyWorkload fills req.Identity from the client certificate of the
 // connection, which TLS has proved possession of. A certificate that is none of a
-// workload's, such as that of a device, leaves Nobody.
-func (a *Authenticator) identifyWorkload(r *http.Request, req *access.Request) {
+// workload's, such as that of a device, leaves Nobody, and so does one that was
+// issued before the workload was revoked.
+func (a *Authenticator) identifyWorkload(r *http.Request, req *access.Request) error {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return
+		return nil
 	}
 	for _, one := range a.authorities {
 		id, err := one.find(r.TLS.PeerCertificates, a.now())
@@ -67,12 +68,17 @@ func (a *Authenticator) identifyWorkload(r *http.Request, req *access.Request) {
 		if id == "" {
 			continue
 		}
+		revoked, err := a.sessions.Revoked(one.cfg.IssuerName(), id, r.TLS.PeerCertificates[0].NotBefore)
+		if revoked || err != nil {
+			return err
+		}
 		req.Identity = access.Identity{
-			Kind: access.Service, Provider: one.cfg.ID, Issuer: strings.TrimSuffix(one.prefix, "/"), Subject: id,
+			Kind: access.Service, Provider: one.cfg.ID, Issuer: one.cfg.IssuerName(), Subject: id,
 			Workload: access.Workload{SPIFFE: id},
 		}
-		return
+		return nil
 	}
+	return nil
 }
 
 // find returns the id of the workload that a chain of certificates belongs to.

@@ -141,6 +141,15 @@ func TestWorkloadCertificates(t *testing.T) {
 	if req := s.present("", shown(short)); !req.Identity.Nobody() {
 		t.Error("a certificate is believed beyond its end")
 	}
+
+	// Revoked, it needs a certificate from afterwards.
+	who := access.Revocation{Issuer: "spiffe://prod.example", Subject: "spiffe://prod.example/ledger/a", By: "ops", Why: "key leaked"}
+	if _, err := s.sessions.NotBefore(t.Context(), who); err != nil {
+		t.Fatal(err)
+	}
+	if req := s.present("", shown(good)); !req.Identity.Nobody() {
+		t.Errorf("revoked and still %+v", req.Identity)
+	}
 }
 
 func TestCertificateProviderFaults(t *testing.T) {

@@ -63,6 +63,47 @@ func TestOperatorEndsASession(t *testing.T) {
 	}
 }
 
+// An operator ends everything of one person, then of everybody. Whoever logs in
+// afterwards is let in.
+func TestOperatorRevokes(t *testing.T) {
+	d := startDemo(t, t.TempDir())
+	alice, bob := newVisitor(t), newVisitor(t)
+	alice.login(d.url("wiki", "/"), "alice")
+	alice.open(d.url("echo", "/"))
+	bob.login(d.url("echo", "/"), "bob")
+	doorward := func(args ...string) result {
+		t.Helper()
+		out := run(t, "doorward", append(args, "--config", d.configPath())...)
+		if out.code != 0 {
+			t.Errorf("%v: %+v", args, out)
+		}
+		return out
+	}
+	doorward("revoke", "--user", "demo:alice", "--why", "left the company")
+	d.wantOut(alice)
+	d.wantIn(bob, "echo")
+	if out := doorward("revocations", "list"); !strings.Contains(out.stdout, "demo:alice") || !strings.Contains(out.stdout, "left the company") {
+		t.Errorf("%+v", out)
+	}
+	alice.login(d.url("wiki", "/"), "alice").says(t, 200, "Wiki")
+
+	doorward("revoke", "--device", "laptop-alice", "--why", "lost")
+	if p := alice.once("GET", d.url("wiki", "/"), alice.header, nil); p.status != 302 {
+		t.Errorf("a session on a revoked device: %d", p.status)
+	}
+	alice.login(d.url("wiki", "/"), "alice").says(t, 200, "Wiki")
+
+	doorward("revoke", "--all", "--why", "exercise")
+	d.wantOut(alice)
+	d.wantOut(bob)
+	bob.login(d.url("echo", "/"), "bob").says(t, 200)
+	for _, args := range [][]string{{}, {"--user", "demo:alice", "--all"}, {"--user", "alice"}, {"--user", "other:alice"}} {
+		if out := run(t, "doorward", append(append([]string{"revoke", "--why", "x"}, args...), "--config", d.configPath())...); out.code == 0 {
+			t.Errorf("%v: %+v", args, out)
+		}
+	}
+}
+
 // Each way not to reach the admin API has an answer of its own that says what to
 // do.
 func TestAdminCommandsSayWhatIsWrong(t *testing.T) {

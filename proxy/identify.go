@@ -16,9 +16,15 @@ func (p *passage) identify() {
 		return
 	}
 	if err := p.whoAsks(); err != nil {
-		p.req.Identity, p.req.Session, p.req.Credential.Expires = access.Identity{}, access.Session{}, time.Time{} // nothing half-known counts
+		p.forgetWho() // nothing half-known counts
 		p.fault("identify", err)
 	}
+}
+
+// forgetWho makes the visitor nobody.
+func (p *passage) forgetWho() {
+	p.req.Identity, p.req.Session = access.Identity{}, access.Session{}
+	p.req.Credential.Issued, p.req.Credential.Expires = time.Time{}, time.Time{}
 }
 
 // whoAsks fills in who asks. For a request that is open already, it also notes

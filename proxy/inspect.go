@@ -14,6 +14,7 @@ func (p *passage) inspect() {
 		return
 	}
 	p.inspectHeaders(&p.req.Device)
+	p.inspectRevoked()
 }
 
 // inspectHeaders tells of a certificate that a header held. One that a listed

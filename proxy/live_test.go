@@ -507,3 +507,60 @@ func TestFaultsOfRechecks(t *testing.T) {
 		t.Errorf("%+v", faults)
 	}
 }
+
+// lost is a device all of whose sessions were revoked at a moment.
+type lost struct {
+	mu     sync.Mutex
+	device string
+	at     time.Time
+	fails  error
+	ended  chan string
+}
+
+func (l *lost) RevokedDevice(device string, issued time.Time) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return device == l.device && issued.Before(l.at), l.fails
+}
+
+func (l *lost) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+func (l *lost) EndRevoked(_ context.Context, session, device string) {
+	l.ended <- session + " on " + device
+}
+
+// Nobody knows on which devices a session is used until it is: whatever is older
+// than the revocation ends there, also what is open.
+func TestRevokedDeviceIsNobodysUntilTheNextLogin(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	l := &lost{ended: make(chan string, 10)}
+	w := newWorld(t, []access.Route{wsRoute("http://app.example", wsHold(t, ends))}, withOffice(o), func(w *world) { w.snapshot.Revoked = l })
+	conn := w.dial("ws://app.example/", "alice")
+	l.set(func() { l.device, l.at = "laptop-of-alice", epoch.Add(time.Minute) })
+	w.door.Signal(access.Signal{Device: "laptop-of-alice"})
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	end := w.rec.event(t)
+	if end.Reason != access.SessionEnded || !end.Request.Identity.Nobody() || end.Request.Session.ID != "" || <-l.ended != "s-alice on laptop-of-alice" {
+		t.Errorf("%+v", end)
+	}
+	w.rec.event(t)
+	if res, _ := w.ask("GET", "http://app.example/", "Cookie", asAlice); res.StatusCode != 401 || <-l.ended != "s-alice on laptop-of-alice" {
+		t.Error("a new request of the old session:", res.Status)
+	}
+	l.set(func() { l.at = epoch }) // as if alice had logged in again
+	if res, _ := w.ask("GET", "http://app.example/", "Cookie", asAlice); res.StatusCode == 401 {
+		t.Error("a new session:", res.Status)
+	}
+	l.set(func() { l.fails = access.Becausef(access.StoreUnavailable, "no list") })
+	if res, _ := w.ask("GET", "http://app.example/", "Cookie", asAlice); res.StatusCode != 503 {
+		t.Error("nobody can tell, and still", res.Status)
+	}
+}

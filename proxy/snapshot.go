@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -63,6 +64,17 @@ type Signals interface {
 	Serve(w http.ResponseWriter, r *http.Request, req *access.Request) error
 }
 
+// Revocations knows what was revoked by the device it is used from.
+type Revocations interface {
+	// RevokedDevice reports whether what was issued at a moment (a login, a token)
+	// may not be used from a device any more. An error means that it cannot tell,
+	// which refuses the request.
+	RevokedDevice(device string, issued time.Time) (bool, error)
+	// EndRevoked ends a session that was used from such a device, so that its
+	// visitor can log in anew.
+	EndRevoked(ctx context.Context, session, device string)
+}
+
 // Recorder keeps the audit events.
 type Recorder interface {
 	// Record takes one event. The event belongs to the recorder afterwards.
@@ -83,8 +95,9 @@ type Snapshot struct {
 
 	Policy   Decider
 	Identify Identifier
-	Inspect  Inspector // nil: nothing is known of any device
-	Recheck  Rechecker // nil: visitors cannot have a device checked again
+	Inspect  Inspector   // nil: nothing is known of any device
+	Revoked  Revocations // nil: nothing is ever revoked by device
+	Recheck  Rechecker   // nil: visitors cannot have a device checked again
 	Login    Login
 	// Signals takes security events that are pushed to access.SignalsPath. Nil: none are.
 	Signals Signals

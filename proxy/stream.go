@@ -242,7 +242,7 @@ func (p *passage) again(used bool) *passage {
 	}{}
 	q := &passage{
 		door: p.door, gen: p.door.live.Load(), in: p.in, event: &record.event, req: &record.req, dec: &record.dec,
-		start: p.door.now(), path: p.path, query: p.query, hasQuery: p.hasQuery, before: p, used: used,
+		start: p.door.now(), path: p.path, query: p.query, hasQuery: p.hasQuery, certificate: p.certificate, before: p, used: used,
 	}
 	was := p.req
 	*q.req = access.Request{

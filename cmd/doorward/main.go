@@ -89,7 +89,7 @@ func root() *cobra.Command {
 		suggestCommand(&s),
 		whoCanCommand(&s),
 		loginCommand(&s),
-		sessionsCommand(&s), devicesCommand(&s),
+		sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
 		versionCommand(&s),
 	)
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,9 +44,9 @@ func (f *adminFlags) listSessions() *cobra.Command {
 			return f.settings.print(cmd, list, func(out io.Writer) error {
 				var rows [][]string
 				for _, one := range list.Sessions {
-					rows = append(rows, []string{one.ID, one.User, nameOf(&one), moment(one.Created), moment(one.Used), moment(one.Expires), strings.Join(one.Origins, " ")})
+					rows = append(rows, []string{one.ID, one.User, nameOf(&one), moment(one.Created), moment(one.Used), moment(one.Expires), strconv.Itoa(one.Open), strings.Join(one.Origins, " ")})
 				}
-				err := table(out, []string{"SESSION", "USER", "NAME", "SINCE", "LAST USED", "EXPIRES", "ORIGINS"}, rows)
+				err := table(out, []string{"SESSION", "USER", "NAME", "SINCE", "LAST USED", "EXPIRES", "OPEN", "ORIGINS"}, rows)
 				if list.More {
 					fmt.Fprintln(out, "There are more; narrow the list with --user.")
 				}
@@ -73,7 +74,7 @@ func (f *adminFlags) showSession() *cobra.Command {
 			}
 			return f.settings.print(cmd, one, func(out io.Writer) error {
 				return fields(out, "session", one.ID, "user", one.User, "name", nameOf(&one), "issuer", one.Issuer,
-					"since", moment(one.Created), "last used", moment(one.Used), "expires", moment(one.Expires),
+					"since", moment(one.Created), "last used", moment(one.Used), "expires", moment(one.Expires), "open here", strconv.Itoa(one.Open),
 					"authenticated", moment(one.Login.Time), "acr", one.Login.ACR, "amr", strings.Join(one.Login.AMR, " "),
 					"origins", strings.Join(one.Origins, " "))
 			})
@@ -92,18 +93,22 @@ func (f *adminFlags) revokeSession() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var done admin.SessionRevoked
-			if err := client.post(cmd.Context(), "/api/v1/sessions/"+url.PathEscape(args[0])+"/revoke", deed(why), &done); err != nil {
-				return err
-			}
-			return f.settings.print(cmd, done, func(out io.Writer) error {
-				_, err := fmt.Fprintf(out, "session %s has ended\n", printable(done.Session))
-				return err
-			})
+			return f.endSession(cmd, client, args[0], why)
 		},
 	}
 	whyFlag(cmd, &why)
 	return cmd
+}
+
+func (f *adminFlags) endSession(cmd *cobra.Command, client *adminClient, id, why string) error {
+	var done admin.SessionRevoked
+	if err := client.post(cmd.Context(), "/api/v1/sessions/"+url.PathEscape(id)+"/revoke", deed(why), &done); err != nil {
+		return err
+	}
+	return f.settings.print(cmd, done, func(out io.Writer) error {
+		_, err := fmt.Fprintf(out, "session %s has ended\n", printable(done.Session))
+		return err
+	})
 }
 
 // nameOf is what a person goes by.

@@ -88,6 +88,9 @@ type Request struct {
 type Credential struct {
 	// Scheme is the way it was sent: "Bearer" or "DPoP".
 	Scheme string `json:"scheme,omitempty"`
+	// Issued is when the token was issued, by its issuer's clock; zero if it does
+	// not say.
+	Issued time.Time `json:"issued,omitzero"`
 	// Expires is when the token ends.
 	Expires time.Time `json:"expires,omitzero"`
 	// Problem is why it is not accepted. The request is nobody's then, and no

@@ -33,4 +33,7 @@ type SessionInfo struct {
 	Used time.Time `json:"last_used,omitzero"`
 	// Origins are the addresses the session was opened at, sorted.
 	Origins []string `json:"origins,omitempty"`
+	// Open is how many requests of it are open at the replica that was asked:
+	// connections, streams, transfers.
+	Open int `json:"open"`
 }

@@ -37,6 +37,8 @@ type Options struct {
 	Sessions Sessions
 	// Devices are the inventories the API shows. Nil: 404.
 	Devices Devices
+	// Revocations end access. Nil: 404.
+	Revocations Revocations
 	// Emit takes the audit events of what was done. Default: nowhere.
 	Emit func(*access.Event)
 	// Now is the clock. Default time.Now.

@@ -32,6 +32,7 @@ func (a *api) endpoints() http.Handler {
 	for _, e := range slices.Concat(
 		a.sessionEndpoints(),
 		a.deviceEndpoints(),
+		a.revocationEndpoints(),
 	) {
 		mux.HandleFunc(e.pattern, e.serve)
 	}
@@ -173,7 +174,7 @@ func action[B interface{ deed() Deed }](a *api, name string, do func(r *http.Req
 		event := &access.Event{Kind: access.EventAdmin, Time: a.Now(), Reason: access.Allowed, Actor: body.deed().Actor,
 			Why: body.deed().Why, Session: done.session, Note: done.note}
 		if err != nil {
-			event.Reason, event.Note = access.ReasonOf(err), fmt.Sprintf("%s failed: %v", name, err)
+			event.Reason, event.Note = reasonOf(err), fmt.Sprintf("%s failed: %v", name, err)
 		}
 		event.Note += " (the actor's name is asserted by the holder of the admin token)"
 		a.Emit(event)
@@ -183,6 +184,15 @@ func action[B interface{ deed() Deed }](a *api, name string, do func(r *http.Req
 		}
 		a.reply(w, http.StatusOK, done.answer)
 	}
+}
+
+// reasonOf is what the audit log calls an action that failed: a mistake of the
+// one who asked, or what went wrong.
+func reasonOf(err error) access.Reason {
+	if _, ok := errors.AsType[*Fault](err); ok {
+		return access.BadRequest
+	}
+	return access.ReasonOf(err)
 }
 
 const maxBody = 64 << 10

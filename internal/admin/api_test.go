@@ -41,15 +41,38 @@ func (l *logins) Revoke(_ context.Context, id, _ string) (bool, error) {
 	return was, l.fails
 }
 
+// bans is what was revoked.
+type bans struct {
+	list  []access.Revocation
+	fails error
+}
+
+func (b *bans) Revoke(_ context.Context, r access.Revocation) (access.Revocation, int, error) {
+	if b.fails == nil {
+		r.ID = "r1"
+		b.list = append(b.list, r)
+	}
+	return r, 3, b.fails
+}
+
+func (b *bans) List() ([]access.Revocation, error) { return b.list, nil }
+
+func (b *bans) Lift(_ context.Context, id string) (bool, error) {
+	was := len(b.list) > 0 && b.list[0].ID == id
+	b.list = nil
+	return was, nil
+}
+
 type desk struct {
 	http.Handler
 	*logins
+	banned bans
 	events []*access.Event
 }
 
 func newDesk(token string) *desk {
 	d := &desk{logins: &logins{alive: map[string]bool{"s1": true, "s2": true}}}
-	opts := Options{Sessions: d.logins, Emit: func(e *access.Event) { d.events = append(d.events, e) }}
+	opts := Options{Sessions: d.logins, Revocations: &d.banned, Emit: func(e *access.Event) { d.events = append(d.events, e) }}
 	if token != "" {
 		opts.Config.Token = access.NewSecret(token)
 	}
@@ -193,5 +216,44 @@ func TestTokenFaults(t *testing.T) {
 	(&Config{Token: access.NewSecret(testToken)}).Validate(f)
 	if len(f.List()) != 0 {
 		t.Error(f.List())
+	}
+}
+
+func TestRevocations(t *testing.T) {
+	d := newDesk(testToken)
+	for _, body := range []string{
+		`{"actor": "ops", "why": "x"}`, `{"actor": "ops", "why": "x", "all": false}`, `{"actor": "ops", "why": "x", "user": "corp:ann", "all": true}`,
+		`{"actor": "ops", "why": "x", "user": "corp:ann", "device": "d1"}`, `{"actor": "ops", "user": "corp:ann"}`,
+		`{"actor": "ops", "why": "x", "device": "` + strings.Repeat("d", maxName+1) + `"}`,
+	} {
+		if rec := d.ask("POST", "/api/v1/revocations", body); rec.Code != 400 || len(d.banned.list) != 0 {
+			t.Errorf("%s: %d", body, rec.Code)
+		}
+	}
+	d.events = nil
+	var done Revoked
+	rec := d.ask("POST", "/api/v1/revocations", `{"actor": "ops", "why": "left", "user": "corp:ann"}`)
+	if err := json.Unmarshal(rec.Body.Bytes(), &done); err != nil || rec.Code != 200 || done.Ended != 3 || done.Revocation.By != "ops" || done.Revocation.Why != "left" {
+		t.Fatal(rec.Code, rec.Body)
+	}
+	if e := d.events[0]; e.Kind != access.EventAdmin || e.Why != "left" || !strings.HasPrefix(e.Note, `everything of "corp:ann" revoked: 3 sessions ended`) {
+		t.Errorf("%+v", e)
+	}
+	if rec := d.ask("GET", "/api/v1/revocations", ""); !strings.Contains(rec.Body.String(), `"corp:ann"`) {
+		t.Error(rec.Body)
+	}
+	for want, id := range map[int]string{404: "r2", 200: "r1"} {
+		d.banned.list = []access.Revocation{{ID: "r1"}}
+		if rec := d.ask("POST", "/api/v1/revocations/"+id+"/lift", `{"actor": "ops", "why": "mistake"}`); rec.Code != want {
+			t.Errorf("%s: %d", id, rec.Code)
+		}
+	}
+	if rec := d.ask("GET", "/api/v1/revocations", ""); !strings.Contains(rec.Body.String(), `"revocations": []`) {
+		t.Error(rec.Body)
+	}
+	for r, want := range map[*access.Revocation]string{{All: true}: "everything", {Device: "d"}: `everything used from device "d"`} {
+		if got := whatIs(r); got != want {
+			t.Error(got)
+		}
 	}
 }

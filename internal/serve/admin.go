@@ -19,7 +19,7 @@ func (l *live) person(user string) (session.Match, error) {
 	provider, subject, ok := strings.Cut(user, ":")
 	for _, p := range l.current.Load().cfg.Providers {
 		if ok && subject != "" && p.ID == provider {
-			return session.Match{Issuer: p.Issuer, Subject: subject}, nil
+			return session.Match{Issuer: p.IssuerName(), Subject: subject}, nil
 		}
 	}
 	return session.Match{}, &admin.Fault{Status: http.StatusBadRequest, Text: fmt.Sprintf("%q is no user", user),
@@ -37,7 +37,11 @@ func (a adminSessions) List(ctx context.Context, user string, limit int) ([]acce
 			return nil, false, err
 		}
 	}
-	return a.sessions.List(ctx, match, limit)
+	list, more, err := a.sessions.List(ctx, match, limit)
+	for i := range list {
+		list[i].Open = a.door.OpenStreams(list[i].ID)
+	}
+	return list, more, err
 }
 
 func (a adminSessions) Show(ctx context.Context, id string) (*access.SessionInfo, error) {
@@ -45,10 +49,46 @@ func (a adminSessions) Show(ctx context.Context, id string) (*access.SessionInfo
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
+	list[0].Open = a.door.OpenStreams(id)
 	return &list[0], nil
 }
 
 func (a adminSessions) Revoke(ctx context.Context, id, by string) (bool, error) {
 	n, err := a.sessions.Revoke(ctx, session.Match{LoginID: id}, access.SessionEnded, by+", by the admin API")
 	return n > 0, err
+}
+
+// adminRevocations implements admin.Revocations.
+type adminRevocations struct{ *live }
+
+func (a adminRevocations) Revoke(ctx context.Context, r access.Revocation) (access.Revocation, int, error) {
+	var match session.Match
+	if r.User != "" {
+		var err error
+		if match, err = a.person(r.User); err != nil {
+			return r, 0, err
+		}
+		r.Issuer, r.Subject = match.Issuer, match.Subject
+	}
+	// First what makes everything from before worthless, so that nothing that is
+	// begun meanwhile escapes; then the records, which may take a while.
+	r, err := a.sessions.NotBefore(ctx, r)
+	if err != nil {
+		return r, 0, err
+	}
+	switch {
+	case r.All:
+		a.sessions.EndAllBefore(r.At, r.By)
+		return r, 0, nil
+	case r.Device != "":
+		return r, 0, nil // each of its sessions ends when it is used next
+	}
+	n, err := a.sessions.Revoke(ctx, match, access.SessionEnded, r.By+", by the admin API")
+	return r, n, err
+}
+
+func (a adminRevocations) List() ([]access.Revocation, error) { return a.sessions.Revocations() }
+
+func (a adminRevocations) Lift(ctx context.Context, id string) (bool, error) {
+	return a.sessions.Lift(ctx, id)
 }

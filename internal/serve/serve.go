@@ -128,8 +128,8 @@ func Run(ctx context.Context, opts Options) error {
 		Handler: admin.New(admin.Options{
 			Config: cfg.Server.Admin, Checks: ready.checks, Metrics: metrics.Handler(),
 			Version: opts.Version, Status: live.status, Token: live.adminToken, Sessions: adminSessions{live},
-			Devices: adminDevices{live},
-			Emit:    records.Record, Log: log,
+			Revocations: adminRevocations{live}, Devices: adminDevices{live},
+			Emit: records.Record, Log: log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 	}

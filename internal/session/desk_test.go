@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -166,6 +167,7 @@ type faultyStore struct {
 	store.Store
 	reads, writes atomic.Int64
 	fail, noWatch atomic.Bool
+	noList        atomic.Bool
 	failPut       atomic.Pointer[func(store.Item) error]
 	afterGet      atomic.Pointer[func(key string)]
 	// feed, if not nil, is all that watchers see.
@@ -209,6 +211,13 @@ func (f *faultyStore) Delete(ctx context.Context, key string, version uint64) er
 		return errDisk
 	}
 	return f.Store.Delete(ctx, key, version)
+}
+
+func (f *faultyStore) List(ctx context.Context, prefix string) iter.Seq2[store.Item, error] {
+	if f.noList.Load() {
+		return func(yield func(store.Item, error) bool) { yield(store.Item{}, errDisk) }
+	}
+	return f.Store.List(ctx, prefix)
 }
 
 func (f *faultyStore) Watch(ctx context.Context, prefix string) (<-chan store.Change, error) {

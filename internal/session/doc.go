@@ -15,6 +15,7 @@
 //	code/HASH           codeRecord      hand-over codes, single use, 60 s
 //	user/HASH/ID        index: the logins of one issuer and subject
 //	sid/HASH/ID         index: the logins of one issuer and provider session
+//	revoked/ID          access.Revocation: what was issued before it is refused
 //	key/master          what Key derives from, unless the configuration has one
 //
 // A login has ended when its record is gone, whatever else is left.

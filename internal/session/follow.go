@@ -12,10 +12,10 @@ import (
 // rewatch is the pause before a watch that broke off is begun again.
 const rewatch = time.Second
 
-// changeFeed is what the store reports on logins and tickets.
+// changeFeed is what the store reports on logins, tickets and revocations.
 type changeFeed struct {
-	logins, tickets <-chan store.Change
-	end             context.CancelFunc
+	logins, tickets, revoked <-chan store.Change
+	end                      context.CancelFunc
 }
 
 func (m *Manager) watch() (feed changeFeed, err error) {
@@ -23,6 +23,12 @@ func (m *Manager) watch() (feed changeFeed, err error) {
 	feed.end = end
 	if feed.logins, err = m.store.Watch(ctx, loginPrefix); err == nil {
 		feed.tickets, err = m.store.Watch(ctx, ticketPrefix)
+	}
+	if err == nil {
+		feed.revoked, err = m.store.Watch(ctx, revokedPrefix)
+	}
+	if err == nil {
+		err = m.revocations.begin(ctx)
 	}
 	if err != nil {
 		end()
@@ -37,6 +43,7 @@ func (m *Manager) follow(feed changeFeed) {
 		m.apply(feed)
 		feed.end()
 		m.cache.dropAll(true)
+		m.revocations.doubt()
 		if m.watching.Err() != nil {
 			return
 		}
@@ -61,6 +68,21 @@ func (m *Manager) follow(feed changeFeed) {
 func (m *Manager) apply(feed changeFeed) {
 	for {
 		select {
+		case c, ok := <-feed.revoked:
+			sig, err := access.Signal{}, error(nil)
+			switch {
+			case !ok:
+				return
+			case c.Lost:
+				err = m.revocations.begin(m.watching)
+			default:
+				sig, err = m.revocations.changed(m.watching, c)
+			}
+			if err != nil {
+				m.log.Error("a revocation could not be read", "error", err)
+				return // and begin anew
+			}
+			m.signal(sig)
 		case c, ok := <-feed.logins:
 			switch {
 			case !ok:

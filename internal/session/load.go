@@ -82,11 +82,18 @@ func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time
 	return t.entry(s), nil
 }
 
-// alive checks both lifetimes.
+// alive checks both lifetimes, and that the login was not revoked.
 func (m *Manager) alive(l *login, s *snapshot, now time.Time) error {
 	n := now.UnixNano()
 	if n >= s.expires || n-l.used.Load() >= int64(m.idle) {
 		return errExpired
+	}
+	revoked, err := m.Revoked(s.Identity.Issuer, s.Identity.Subject, s.Created)
+	switch {
+	case err != nil:
+		return err
+	case revoked:
+		return errEnded
 	}
 	return nil
 }

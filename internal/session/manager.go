@@ -34,7 +34,7 @@ type Options struct {
 	Emit func(*access.Event)
 	// Signal is told when a login has ended or changed, here or on another replica,
 	// and without a session when that may be true of any. Load already knows then.
-	// It is called from one goroutine and must return soon. Default: nobody is.
+	// It is called from several goroutines and must return soon. Default: nobody is.
 	Signal func(access.Signal)
 }
 
@@ -88,6 +88,7 @@ type Manager struct {
 	signal         func(access.Signal)
 	lifetime, idle time.Duration
 	cache          *cache
+	revocations    *revocations
 	refresher      atomic.Pointer[Refresher]
 
 	keyMu  sync.Mutex
@@ -154,6 +155,7 @@ func newManager(opts Options, cacheSize int) (*Manager, error) {
 			return nil, fmt.Errorf("session: sessions.key has %d bytes, at least %d are needed", len(m.master), minKey)
 		}
 	}
+	m.revocations = &revocations{store: m.store, now: m.now, log: m.log}
 	m.SetRefresher(opts.Refresher)
 	m.watching, m.stop = context.WithCancel(context.Background())
 	m.working, m.abort = context.WithCancel(context.Background())

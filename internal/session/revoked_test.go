@@ -1,0 +1,184 @@
+package session
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/store"
+)
+
+var alice = access.Revocation{Issuer: "https://login.example", Subject: "alice", User: "corp:alice", By: "ops", Why: "left"}
+
+// Whatever was issued before a revocation is refused, on every replica, whether
+// or not there is a record of it; what is issued afterwards counts.
+func TestRevocationIsNotBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory(t)
+		var h heard
+		here, there := newDesk(t, s), newDesk(t, s, h.options)
+		hers, his := here.start(start("alice")), here.start(start("bob"))
+		before := time.Now()
+		time.Sleep(time.Second)
+		h.take()
+		r, err := here.NotBefore(here.ctx, alice)
+		if err != nil || r.ID == "" || !r.At.Equal(time.Now()) || r.Until.Sub(r.At) < 24*time.Hour {
+			t.Fatalf("%+v %v", r, err)
+		}
+		here.opens(hers, authHost, "", access.SessionEnded)
+		if list := h.take(); len(list) != 1 || list[0] != (access.Signal{Reason: access.SessionEnded, Issuer: alice.Issuer, Subject: "alice"}) {
+			t.Errorf("told: %+v", list)
+		}
+		for _, d := range []*desk{here, there} {
+			d.opens(hers, authHost, "", access.SessionEnded)
+			d.opens(his, authHost, "bob", "")
+			for issued, want := range map[time.Time]bool{before: true, {}: true, time.Now().Add(time.Nanosecond): false} {
+				if revoked, err := d.Revoked(alice.Issuer, "alice", issued); revoked != want || err != nil {
+					t.Errorf("issued %s: %v %v", issued, revoked, err)
+				}
+			}
+			if revoked, _ := d.Revoked(alice.Issuer, "bob", before); revoked {
+				t.Error("somebody else is revoked")
+			}
+			if revoked, _ := d.Revoked("https://other.example", "alice", before); revoked {
+				t.Error("a namesake is revoked")
+			}
+		}
+		time.Sleep(time.Second)
+		there.opens(there.start(start("alice")), authHost, "alice", "")
+
+		// Whoever starts later knows, too.
+		late := newDesk(t, s)
+		late.opens(hers, authHost, "", access.SessionEnded)
+		if list, err := late.Revocations(); err != nil || len(list) != 1 || list[0].Why != "left" || list[0].User != "corp:alice" {
+			t.Errorf("%+v %v", list, err)
+		}
+
+		if known, err := there.Lift(there.ctx, r.ID); !known || err != nil {
+			t.Error(known, err)
+		}
+		if known, err := there.Lift(there.ctx, r.ID); known || err != nil {
+			t.Error("lifted twice:", known, err)
+		}
+		synctest.Wait()
+		here.opens(hers, authHost, "alice", "") // its record was never removed
+	})
+}
+
+func TestRevocationOfDevicesAndOfEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory(t)
+		here, there := newDesk(t, s), newDesk(t, s)
+		hers := here.start(start("alice"))
+		e, _ := here.load(hers, authHost)
+		time.Sleep(time.Second)
+		if _, err := here.NotBefore(here.ctx, access.Revocation{Device: "laptop-7", By: "ops", Why: "stolen"}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for device, want := range map[string]bool{"laptop-7": true, "laptop-8": false} {
+			if revoked, err := there.RevokedDevice(device, e.Session.Created); revoked != want || err != nil {
+				t.Errorf("%s: %v %v", device, revoked, err)
+			}
+		}
+		there.opens(hers, authHost, "alice", "") // on which devices it is used nobody knows here
+		there.EndRevoked(there.ctx, e.Session.ID, "laptop-7")
+		synctest.Wait()
+		here.opens(hers, authHost, "", access.SessionEnded)
+
+		second := here.start(start("alice"))
+		time.Sleep(time.Second)
+		r, err := there.NotBefore(there.ctx, access.Revocation{All: true, By: "ops", Why: "keys stolen"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		here.opens(second, authHost, "", access.SessionEnded)
+		third := here.start(start("alice"))
+		there.EndAllBefore(r.At, "ops")
+		synctest.Wait()
+		if n := here.count(loginPrefix); n != 1 {
+			t.Errorf("%d logins are left", n)
+		}
+		here.opens(third, authHost, "alice", "")
+	})
+}
+
+// While nobody reports what is revoked, it is looked up; where it cannot be, nobody
+// is let in.
+func TestRevocationsThatCannotBeReadRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory(t)
+		faulty := &faultyStore{Store: s}
+		here, there := newDesk(t, faulty), newDesk(t, s)
+		hers := here.start(start("alice"))
+		faulty.noWatch.Store(true)
+		faulty.endWatches()
+		synctest.Wait()
+		here.opens(hers, authHost, "alice", "")
+		time.Sleep(rewatch)
+		if _, err := there.NotBefore(there.ctx, alice); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rewatch)
+		here.opens(hers, authHost, "", access.SessionEnded)
+		faulty.noList.Store(true)
+		time.Sleep(rewatch)
+		if _, err := here.Revoked("x", "y", time.Now()); access.ReasonOf(err) != access.StoreUnavailable {
+			t.Error(err)
+		}
+		here.opens(hers, authHost, "", access.StoreUnavailable)
+		if _, err := New(Options{Store: faulty}); err == nil {
+			t.Error("a replica starts without knowing what is revoked")
+		}
+	})
+}
+
+// A record that cannot be understood may be about anybody. Everybody logs in once
+// more, and an operator can find and lift it.
+func TestDamagedRevocationIsAboutEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory(t)
+		here := newDesk(t, s)
+		hers := here.start(start("alice"))
+		time.Sleep(time.Second)
+		if _, err := s.Put(here.ctx, store.Item{Key: revokedPrefix + "x", Value: []byte("{"), Version: store.Any}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		here.opens(hers, authHost, "", access.SessionEnded)
+		time.Sleep(time.Second)
+		fresh := here.start(start("alice"))
+		if err := here.revocations.begin(here.ctx); err != nil { // read once more
+			t.Fatal(err)
+		}
+		here.opens(fresh, authHost, "alice", "")
+		if !strings.Contains(here.log.String(), "damaged") {
+			t.Error("nobody was told")
+		}
+		if known, err := here.Lift(here.ctx, "x"); !known || err != nil {
+			t.Error(known, err)
+		}
+		synctest.Wait()
+		here.opens(hers, authHost, "alice", "")
+	})
+}
+
+func TestRevocationsOfNothingAndOfTooMuch(t *testing.T) {
+	here := newDesk(t, memory(t))
+	for _, r := range []access.Revocation{{}, {Issuer: "https://login.example"}, {Subject: "alice"}} {
+		if _, err := here.NotBefore(here.ctx, r); err == nil {
+			t.Errorf("%+v was accepted", r)
+		}
+	}
+	full := newRevokedList(map[string]access.Revocation{}, time.Now())
+	for i := range maxRevocations {
+		full.byID[strings.Repeat("x", i)] = access.Revocation{}
+	}
+	here.revocations.known.Store(full)
+	if _, err := here.NotBefore(here.ctx, alice); err == nil || !strings.Contains(err.Error(), "lift") {
+		t.Error(err)
+	}
+}
