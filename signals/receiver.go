@@ -151,6 +151,7 @@ const (
 func (t *transmitter) run(ctx context.Context) {
 	var verifyDue time.Time
 	for failures := 0; ctx.Err() == nil; {
+		before := verifyDue
 		err := t.maintain(ctx, &verifyDue)
 		if ctx.Err() != nil {
 			return
@@ -161,6 +162,9 @@ func (t *transmitter) run(ctx context.Context) {
 			failures = 0
 			if due := verifyDue.Sub(t.now()); t.manage != nil && due < wait {
 				wait = max(due, time.Second)
+			}
+			if verifyDue != before {
+				wait = statePatience // to see whether the event has come
 			}
 		} else {
 			wait = min(firstRetry<<min(failures, 10), lastRetry)
@@ -179,8 +183,11 @@ func (t *transmitter) maintain(ctx context.Context, verifyDue *time.Time) error 
 	if err := t.keys.Refresh(ctx); err != nil && !errors.Is(err, jose.ErrTooSoon) {
 		return err
 	}
-	if t.manage == nil || t.now().Before(*verifyDue) {
+	if t.manage == nil {
 		return nil
+	}
+	if t.now().Before(*verifyDue) {
+		return t.missed(ctx)
 	}
 	s, err := t.ensure(ctx)
 	if err != nil {

@@ -29,8 +29,10 @@ const (
 	// verifyEvery is how often the stream has to prove that it works, where the
 	// transmitter does not ask for more.
 	verifyEvery = 6 * time.Hour
-	// stateLife is how long an event that was asked for may take.
-	stateLife = 15 * time.Minute
+	// stateLife is how long an event that was asked for may take, and
+	// statePatience after how long it is missed.
+	stateLife     = 15 * time.Minute
+	statePatience = 30 * time.Second
 )
 
 // streamRecord is our stream, as all replicas know it.
@@ -259,9 +261,26 @@ func (t *transmitter) expected(ctx context.Context, e *event) error {
 	case string(item.Value) != state:
 		return refuse(invalidState, "this is not what was asked")
 	}
+	if err := t.store.Delete(ctx, t.stateKey(), item.Version); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
 	t.note(func(s *Status) { s.Verified = t.now() })
 	t.log.Info("the stream works: the event that was asked for has come")
 	return nil
+}
+
+// missed reports an event that was asked for and has not come, to any replica.
+func (t *transmitter) missed(ctx context.Context) error {
+	_, err := t.store.Get(ctx, t.stateKey())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case t.cfg.polls():
+		return errors.New("the event that was asked for has not come")
+	}
+	return fmt.Errorf("the event that was asked for has not come: see that the transmitter can reach %s", t.endpoint)
 }
 
 // inspect asks whether the stream is enabled, and enables one that is not: a

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/testidp"
@@ -160,6 +161,19 @@ func TestDisabledStreamIsEnabled(t *testing.T) {
 	w.push(202, testidp.SSF+"stream-updated", opaque(s.ID), map[string]any{"status": "paused", "reason": "licence"})
 	if st := w.receiver.Status()[0]; st.Problem == "" || st.FailingSince.IsZero() {
 		t.Errorf("%+v", st)
+	}
+}
+
+// An event that was asked for and does not come is a fault that names its cure.
+func TestMissedVerificationIsNoticed(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.cfg.Endpoint = "http://127.0.0.1:1/nobody" })
+	var due time.Time
+	t1 := w.receiver.transmitters[0]
+	if err := t1.maintain(t.Context(), &due); err != nil {
+		t.Fatal(err)
+	}
+	if err := t1.maintain(t.Context(), &due); err == nil || !strings.Contains(err.Error(), w.cfg.Endpoint) {
+		t.Errorf("%v", err)
 	}
 }
 

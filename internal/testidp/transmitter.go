@@ -44,6 +44,8 @@ type Transmitter struct {
 	Fault func(path string) int
 	// Critical is announced as critical_subject_members.
 	Critical []string
+	// Transport reaches the receivers. Default: http.DefaultTransport.
+	Transport http.RoundTripper
 	// Inactivity is announced as inactivity_timeout, in seconds.
 	Inactivity int
 
@@ -148,21 +150,21 @@ func (t *Transmitter) Send(ctx context.Context, event string, subject, fields ma
 // Deliver delivers a token to every stream.
 func (t *Transmitter) Deliver(ctx context.Context, jti, raw string) (answers []int, err error) {
 	t.mu.Lock()
-	var push []map[string]any
+	var pushed []map[string]any
 	for _, f := range t.streams {
 		delivery, _ := f.config["delivery"].(map[string]any)
 		if delivery["method"] == "urn:ietf:rfc:8935" {
-			push = append(push, delivery)
+			pushed = append(pushed, delivery)
 			continue
 		}
 		f.queue[jti] = raw
 	}
 	t.arrived.Broadcast()
 	t.mu.Unlock()
-	for _, delivery := range push {
+	for _, delivery := range pushed {
 		header, _ := delivery["authorization_header"].(string)
 		address, _ := delivery["endpoint_url"].(string)
-		status, _, pushErr := Push(ctx, address, header, raw)
+		status, _, pushErr := push(ctx, &http.Client{Transport: t.Transport}, address, header, raw)
 		if pushErr != nil {
 			return answers, pushErr
 		}
@@ -173,6 +175,10 @@ func (t *Transmitter) Deliver(ctx context.Context, jti, raw string) (answers []i
 
 // Push sends a token as RFC 8935 §2 wants it, and returns the answer.
 func Push(ctx context.Context, address, header, raw string) (int, map[string]string, error) {
+	return push(ctx, http.DefaultClient, address, header, raw)
+}
+
+func push(ctx context.Context, client *http.Client, address, header, raw string) (int, map[string]string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(raw))
 	if err != nil {
 		return 0, nil, err
@@ -182,7 +188,7 @@ func Push(ctx context.Context, address, header, raw string) (int, map[string]str
 	if header != "" {
 		r.Header.Set("Authorization", header)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		return 0, nil, fmt.Errorf("testidp: %w", err)
 	}
