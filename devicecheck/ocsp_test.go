@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,17 +31,21 @@ type responder struct {
 	key       *ecdsa.PrivateKey
 	now       func() time.Time
 	// statuses holds what differs from good. change spoils an answer.
-	statuses map[int64]int
+	statuses sync.Map
 	change   func(*ocsp.Response)
 }
 
+// say sets the status of a certificate.
+func (r *responder) say(serial int64, status int) { r.statuses.Store(serial, status) }
+
 func newResponder(t testing.TB, authority *ca, now func() time.Time) *responder {
-	return &responder{t: t, authority: authority, cert: authority.cert, key: authority.key, now: now, statuses: map[int64]int{}}
+	return &responder{t: t, authority: authority, cert: authority.cert, key: authority.key, now: now}
 }
 
 func (r *responder) answer(serial *ocsp.Request) []byte {
+	status, _ := r.statuses.LoadOrStore(serial.SerialNumber.Int64(), ocsp.Good)
 	template := ocsp.Response{
-		SerialNumber: serial.SerialNumber, Status: r.statuses[serial.SerialNumber.Int64()], ThisUpdate: r.now(), NextUpdate: r.now().Add(time.Hour),
+		SerialNumber: serial.SerialNumber, Status: status.(int), ThisUpdate: r.now(), NextUpdate: r.now().Add(time.Hour),
 		IssuerHash: serial.HashAlgorithm, RevokedAt: r.now(),
 	}
 	if r.cert != r.authority.cert {
@@ -100,7 +105,8 @@ func TestRevokedByResponder(t *testing.T) {
 		"by POST": {URL: responderAddress}, "by GET": {URL: responderAddress, Get: true}, "that the certificate names": {Hosts: []string{"ocsp.example"}},
 	} {
 		s, r := &webServer{}, newResponder(t, root, func() time.Time { return noon })
-		r.statuses[6], r.statuses[7] = ocsp.Revoked, ocsp.Unknown
+		r.say(6, ocsp.Revoked)
+		r.say(7, ocsp.Unknown)
 		s.set("ocsp.example", r.serve)
 		i, _ := revoking(t, root, Revocation{OCSP: cfg}, s)
 		if cfg.URL == "" {
@@ -208,7 +214,7 @@ func TestRevokedResponder(t *testing.T) {
 	leaf := root.issue(t, leafOf("laptop-1", 5))
 	s, r := &webServer{}, newResponder(t, root, func() time.Time { return noon })
 	r.cert, r.key = appointed(t, root, nil)
-	r.statuses[5] = ocsp.Revoked // a lie, so that the list would not cover it up
+	r.say(5, ocsp.Revoked) // a lie, so that the list would not cover it up
 	s.set("ocsp.example", r.serve)
 	s.set("http://pki.example/crl", fixed(root.list(t, 1, noon, time.Hour, nil, 900)))
 	i, _ := revoking(t, root, Revocation{CRLs: []string{"http://pki.example/crl"}, OCSP: OCSP{URL: responderAddress}}, s)
@@ -235,7 +241,7 @@ func TestListAndResponderTogether(t *testing.T) {
 		{[]int64{5}, true, 0, access.DeviceCertRevoked},
 	} {
 		s, r := &webServer{}, newResponder(t, root, func() time.Time { return noon })
-		r.statuses[5] = c.status
+		r.say(5, c.status)
 		if !c.dead {
 			s.set("ocsp.example", r.serve)
 		}
@@ -287,7 +293,7 @@ func TestAnswersAreRenewedAheadOfNeed(t *testing.T) {
 			t.Errorf("asked %d times in four hours", n)
 		}
 
-		r.statuses[5] = ocsp.Revoked
+		r.say(5, ocsp.Revoked)
 		time.Sleep(10*time.Minute + 10*time.Second)
 		if got, took := request(); got != access.DeviceCertRevoked || took != 0 {
 			t.Fatalf("one refresh after the revocation: %q after %v", got, took)
@@ -295,7 +301,7 @@ func TestAnswersAreRenewedAheadOfNeed(t *testing.T) {
 		if s := <-signals; s != (access.Signal{Reason: access.DeviceCertRevoked}) {
 			t.Errorf("%+v", s)
 		}
-		r.statuses[5] = ocsp.Good
+		r.say(5, ocsp.Good)
 		time.Sleep(10*time.Minute + 10*time.Second)
 		if got, _ := request(); got != "" {
 			t.Fatalf("when it was lifted: %q", got)
@@ -388,7 +394,7 @@ func TestResponderThatNeverAnswers(t *testing.T) {
 
 // Once something is known about a certificate, asking costs nothing.
 func TestRevocationAllocatesNothing(t *testing.T) {
-	i, chain := warmRevocation(t)
+	i, chain := warmRevocation(t, 100)
 	r, req := presenting(chain...), claiming(nil)
 	if n := testing.AllocsPerRun(100, func() { i.Inspect(r, req) }); n != 0 || req.Device.Known != access.Yes || req.Device.Problem != "" {
 		t.Errorf("%v allocations, %+v", n, req.Device)
@@ -396,7 +402,7 @@ func TestRevocationAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkInspectWithRevocation(b *testing.B) {
-	i, chain := warmRevocation(b)
+	i, chain := warmRevocation(b, 100_000)
 	r, req := presenting(chain...), claiming(nil)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -406,11 +412,11 @@ func BenchmarkInspectWithRevocation(b *testing.B) {
 	}
 }
 
-// warmRevocation returns an Inspector that has a list of 100,000 certificates
+// warmRevocation returns an Inspector that has a list of so many certificates
 // and an answer about the one that is returned.
-func warmRevocation(t testing.TB) (*Inspector, []*x509.Certificate) {
+func warmRevocation(t testing.TB, listed int) (*Inspector, []*x509.Certificate) {
 	root := newCA(t, "Device CA")
-	revoked := make([]int64, 100_000)
+	revoked := make([]int64, listed)
 	for n := range revoked {
 		revoked[n] = int64(1000 + n)
 	}

@@ -50,7 +50,7 @@ func FuzzOCSPAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	from := newResponder(f, root, func() time.Time { return noon })
-	from.statuses[5] = ocsp.Revoked
+	from.say(5, ocsp.Revoked)
 	f.Add(from.answer(asked))
 	from.change = func(template *ocsp.Response) { template.SerialNumber = from.cert.SerialNumber }
 	f.Add(from.answer(asked)) // good, but another one
