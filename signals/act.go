@@ -106,14 +106,15 @@ func (r *Receiver) revoke(ctx context.Context, t *transmitter, e *event) (note s
 			if n.email || n.issuer != "" && n.issuer != issuer {
 				continue
 			}
-			if err := r.opts.Revoke(ctx, provider+":"+n.value, "", e.at, t.by(e)); err != nil {
+			who := access.Revocation{Issuer: issuer, Subject: n.value, User: provider + ":" + n.value, At: e.at, By: t.cfg.ID, Why: t.by(e)}
+			if _, err := r.opts.Revoke(ctx, who); err != nil {
 				return "", err
 			}
 			note = "what was issued before counts no more"
 		}
 	}
 	for _, n := range s.device {
-		if err := r.opts.Revoke(ctx, "", n.value, e.at, t.by(e)); err != nil {
+		if _, err := r.opts.Revoke(ctx, access.Revocation{Device: n.value, At: e.at, By: t.cfg.ID, Why: t.by(e)}); err != nil {
 			return "", err
 		}
 		note = "what was issued before counts no more on that device"

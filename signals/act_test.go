@@ -62,6 +62,23 @@ func TestSessionRevokedEndsWhomItNames(t *testing.T) {
 	}
 }
 
+// Tokens have no login that could end: what was issued before the event counts no
+// more, what is issued after it does.
+func TestTokensAreRevokedToo(t *testing.T) {
+	w := newWorld(t, nil)
+	w.stream()
+	at := time.Now().Add(-time.Minute).Truncate(time.Second)
+	w.push(202, testidp.RISC+"account-disabled", user(corp, "robot"), map[string]any{"event_timestamp": at.Unix()})
+	for issued, want := range map[time.Time]bool{at.Add(-time.Second): true, at.Add(time.Second): false} {
+		if revoked, err := w.sessions.Revoked(corp, "robot", issued); err != nil || revoked != want {
+			t.Errorf("issued at %s: revoked %v, %v", issued, revoked, err)
+		}
+	}
+	if revoked, err := w.sessions.Revoked(partners, "robot", at.Add(-time.Hour)); err != nil || revoked {
+		t.Errorf("another robot: %v, %v", revoked, err)
+	}
+}
+
 // A login that began after the event is not meant by it, whenever it arrives.
 func TestAnOlderEventEndsNoNewerLogin(t *testing.T) {
 	w := newWorld(t, nil)

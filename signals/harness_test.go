@@ -42,7 +42,7 @@ type world struct {
 	mu      sync.Mutex
 	events  []access.Event
 	signals []access.Signal
-	revoked []string
+	revoked []access.Revocation
 }
 
 // newWorld starts one. change sees the configuration first.
@@ -93,11 +93,11 @@ func (w *world) newReceiver(before *Receiver) *Receiver {
 			}
 			return true
 		},
-		Revoke: func(_ context.Context, user, device string, _ time.Time, _ string) error {
+		Revoke: func(ctx context.Context, r access.Revocation) (access.Revocation, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.revoked = append(w.revoked, user+device)
-			return nil
+			w.revoked = append(w.revoked, r)
+			return w.sessions.NotBefore(ctx, r)
 		},
 		Signal: func(s access.Signal) { w.mu.Lock(); w.signals = append(w.signals, s); w.mu.Unlock() },
 		Emit:   func(e *access.Event) { w.mu.Lock(); w.events = append(w.events, *e); w.mu.Unlock() },

@@ -40,9 +40,9 @@ type Options struct {
 	AuthURL string
 
 	Sessions Sessions
-	// Revoke makes whatever was issued to a user (PROVIDER:SUB) or used on a device
-	// before a moment count no more. Nil: only logins end.
-	Revoke func(ctx context.Context, user, device string, before time.Time, by string) error
+	// Revoke makes whatever was issued to somebody or used on a device before a
+	// moment count no more, tokens included. Nil: only logins end.
+	Revoke func(context.Context, access.Revocation) (access.Revocation, error)
 	// Claims puts claims that have changed into an identity, and reports whether
 	// that changed it. Nil: such events change nothing.
 	Claims func(id *access.Identity, claims map[string]any) bool

@@ -213,15 +213,18 @@ func (m *Manager) EndRevoked(ctx context.Context, id, device string) {
 	}
 }
 
-// NotBefore revokes whatever was issued before now. By the time it returns, this
-// replica refuses it, and the others are told. Of ID, At and Until nothing needs
-// to be set. It ends no session records; see Revoke.
+// NotBefore revokes whatever was issued before r.At, or before now if At is zero
+// or later. By the time it returns, this replica refuses it, and the others are
+// told. ID and Until need not be set. It ends no session records; see Revoke.
 func (m *Manager) NotBefore(ctx context.Context, r access.Revocation) (access.Revocation, error) {
 	if !r.All && r.Device == "" && (r.Issuer == "" || r.Subject == "") {
 		return r, access.Because(access.InternalError, errors.New("session: nobody and nothing to revoke"))
 	}
-	r.ID, r.At = revokedID(&r), m.now().UTC()
-	r.Until = r.At.Add(max(revokedFor, m.lifetime))
+	r.ID = revokedID(&r)
+	if now := m.now().UTC(); r.At.IsZero() || r.At.After(now) {
+		r.At = now
+	}
+	r.Until = m.now().UTC().Add(max(revokedFor, m.lifetime))
 	l, err := m.revocations.list()
 	if err != nil {
 		return r, err
@@ -230,7 +233,7 @@ func (m *Manager) NotBefore(ctx context.Context, r access.Revocation) (access.Re
 		return r, access.Becausef(access.InternalError, "session: %d revocations are remembered already; lift some, or revoke everything", len(l.byID))
 	}
 	if before, known := l.byID[r.ID]; known && before.At.After(r.At) {
-		r.At = before.At // by a clock ahead of ours
+		r.At = before.At // what was revoked stays so
 	}
 	if _, err := m.putRecord(ctx, revokedPrefix+r.ID, r, store.Any, r.Until); err != nil {
 		return r, storeError(err)
