@@ -31,6 +31,16 @@ func TestOneInventoryAddsToAnother(t *testing.T) {
 		if c.Compliant != access.Unknown || c.Risk != access.RiskUnknown || c.Known != access.Yes {
 			t.Errorf("what the second one does not list: %+v", c)
 		}
+		n := 0
+		for d := range i.All() { // the operator sees what the door sees
+			n++
+			if d.ID == "a" && (d.Compliant != access.No || d.Risk != access.RiskLow) {
+				t.Errorf("listed: %+v", d)
+			}
+		}
+		if found := i.Find("b"); n != 3 || len(found) != 1 || found[0].Source != "mdm" || found[0].Risk != access.RiskHigh {
+			t.Errorf("%d devices listed, b is %+v", n, found)
+		}
 		if d := known(t, i, "stranger"); d.Known != access.No {
 			t.Errorf("a device that is only in the second one: %+v", d)
 		}

@@ -304,3 +304,29 @@ func TestTokensAreRenewedOnce(t *testing.T) {
 		}
 	}
 }
+
+// Who asks with the wrong credentials reads nothing, and the error says why
+// without repeating them.
+func TestWrongCredentialsReadNothing(t *testing.T) {
+	for _, kind := range vendorKinds {
+		v := newVendor(t, kind)
+		v.Set(healthy("a"))
+		s := v.source()
+		wrong := access.NewSecret("wr0ng")
+		switch kind {
+		case "http":
+			s.Headers = map[string]access.Secret{"Authorization": wrong}
+		case "fleet":
+			s.Token = wrong
+		case "google":
+			another := strings.Replace(s.ServiceAccount.Reveal(), `"client_email":"`, `"client_email":"wr0ng-`, 1)
+			s.ServiceAccount = access.NewSecret(another)
+		default:
+			s.ClientSecret = wrong
+		}
+		_, err := v.open(s).fetch(t.Context(), nil)
+		if err == nil || !strings.Contains(err.Error(), "refused") || strings.Contains(err.Error()+v.log.String(), "wr0ng") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
