@@ -133,7 +133,7 @@ func readRecord(f fetcher, p *pull, record map[string]any) error {
 	case *crowdStrike:
 		return p.adding(f.device)(record)
 	case *google:
-		r := &googleReading{google: f, pull: p, byName: map[string]*googleDevice{}}
+		r := &googleReading{google: f, pull: p, byName: map[string]*googleDevice{}, users: map[string]bool{}}
 		if err := r.device(record); err != nil {
 			return err
 		}

@@ -44,6 +44,7 @@ type googleReading struct {
 	pull   *pull
 	found  []*googleDevice
 	byName map[string]*googleDevice
+	users  map[string]bool // by name
 }
 
 // googleDevice is a device with the votes of all who speak about it.
@@ -84,7 +85,7 @@ func (g *google) fetch(ctx context.Context, have *inventory) (*inventory, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &googleReading{google: g, pull: p, byName: map[string]*googleDevice{}}
+	r := &googleReading{google: g, pull: p, byName: map[string]*googleDevice{}, users: map[string]bool{}}
 	for _, list := range []struct {
 		path, items string
 		size        int // of a page; zero: as the API likes
@@ -205,10 +206,11 @@ func (r *googleReading) of(record map[string]any, parts ...string) (*googleDevic
 }
 
 func (r *googleReading) user(record map[string]any) error {
-	d, _, err := r.of(record, "devices", "deviceUsers")
+	d, path, err := r.of(record, "devices", "deviceUsers")
 	if err != nil || d == nil {
 		return err
 	}
+	r.users[strings.Join(path, "/")] = true
 	odd := r.pull.odd
 	d.managed.add(meaning(odd, "deviceUsers.managementState", record["managementState"], googleManaged))
 	d.refuse("an account on this device", record["managementState"])
@@ -228,6 +230,9 @@ func (r *googleReading) clientState(record map[string]any) error {
 	odd := r.pull.odd
 	state := meaning(odd, "clientStates.complianceState", record["complianceState"], googleCompliant)
 	d.compliant.add(state)
+	if !r.users[strings.Join(path[:4], "/")] { // nobody said whether the account is blocked
+		d.compliant.add(access.Unknown)
+	}
 	if managed, there := record["managed"]; there {
 		d.managed.add(meaning(odd, "clientStates.managed", managed, googleStateManaged))
 	}
