@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -142,23 +141,4 @@ func fleetOS(platform string) string {
 		return "chromeos"
 	}
 	return normalOS(platform)
-}
-
-// versionIn takes the number from a text such as "macOS 15.4". Where there
-// is more than one number, or the marketing number of Windows, it is unknown.
-func versionIn(system, text string) string {
-	version := ""
-	for word := range strings.FieldsSeq(text) {
-		if strings.Trim(word, "0123456789.") != "" || !strings.Contains(word, ".") && system != "macos" && system != "ios" && system != "android" {
-			continue
-		}
-		if version != "" {
-			return ""
-		}
-		version = word
-	}
-	if system == "windows" && strings.Count(version, ".") < 2 {
-		return ""
-	}
-	return version
 }
