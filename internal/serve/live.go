@@ -203,7 +203,7 @@ func (l *live) stop() {
 func sources(devices *devicecheck.Inspector) []telemetry.Source {
 	var list []telemetry.Source
 	for _, s := range devices.Status() {
-		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince})
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince, UnknownValues: s.UnknownValues})
 	}
 	for _, s := range devices.Revocations() {
 		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince})

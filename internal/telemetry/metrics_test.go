@@ -143,7 +143,7 @@ func TestPresentState(t *testing.T) {
 		return map[string]error{"corp": nil, "partners": errors.New("no route to host")}
 	})
 	m.WatchSources(func() []Source {
-		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second)}, {ID: "file", FailingSince: noon.Add(-time.Hour)}}
+		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second), UnknownValues: 5}, {ID: "file", FailingSince: noon.Add(-time.Hour)}}
 	})
 	m.WatchAudit(fakeAudit{})
 	end := m.Begin(access.Tunnel)
@@ -155,6 +155,7 @@ func TestPresentState(t *testing.T) {
 		`doorward_device_source_age_seconds{source="intune"} 90`, `!doorward_device_source_age_seconds{source="file"}`,
 		`doorward_device_source_failing{source="intune"} 0`, `doorward_device_source_failing{source="file"} 1`,
 		`doorward_device_source_failing_seconds{source="intune"} 0`, `doorward_device_source_failing_seconds{source="file"} 3600`,
+		`doorward_device_source_unknown_values{source="intune"} 5`, `doorward_device_source_unknown_values{source="file"} 0`,
 		`doorward_audit_queue_length 7`, `doorward_audit_lost_total 3`, `doorward_audit_failing 1`,
 		`doorward_requests_in_flight{door="tunnel"} 1`, `doorward_requests_in_flight{door="standalone"} 0`)
 	end()

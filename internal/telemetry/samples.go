@@ -15,6 +15,8 @@ type Source struct {
 	ObservedAt time.Time
 	// FailingSince is set while it cannot be read.
 	FailingSince time.Time
+	// UnknownValues is how many of its values have no meaning here.
+	UnknownValues int
 }
 
 // AuditLog is what metrics look at in an audit log.
@@ -70,6 +72,7 @@ var (
 	sourceAgeDesc        = desc("doorward_device_source_age_seconds", "Time since the device inventory was last read; absent if it never was.", "source")
 	sourceFailingDesc    = desc("doorward_device_source_failing", "1 while the device inventory cannot be read, else 0.", "source")
 	sourceFailingForDesc = desc("doorward_device_source_failing_seconds", "Time since the device inventory was first found unreadable; 0 while it can be read.", "source")
+	sourceUnknownDesc    = desc("doorward_device_source_unknown_values", "Values of the last reading of the device inventory that have no meaning here, so that the facts are unknown.", "source")
 	auditQueueDesc       = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
 	auditLostDesc        = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
 	storeUpDesc          = desc("doorward_store_up", "1 if the store that replicas share can be relied upon, else 0; absent if it is not shared.")
@@ -82,7 +85,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc} {
+	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, sourceUnknownDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc} {
 		ch <- d
 	}
 }
@@ -112,6 +115,7 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 				failingFor = max(0, s.now().Sub(source.FailingSince))
 			}
 			gauge(sourceFailingForDesc, failingFor.Seconds(), source.ID)
+			gauge(sourceUnknownDesc, float64(source.UnknownValues), source.ID)
 		}
 	}
 	if store != nil {
