@@ -184,6 +184,7 @@ type counted struct {
 	n *atomic.Int64
 }
 
+// Read implements io.Reader.
 func (c counted) Read(b []byte) (int, error) {
 	n, err := c.Reader.Read(b)
 	c.n.Add(int64(n))

@@ -245,23 +245,9 @@ func (a *about) groups(at place, name string, rule *access.Rule, use *ruleUse) {
 		}
 		a.propose(UnusedGroup, at, name, nil, change{without: []string{group}}, "nobody of group %s used %s: take the group out", group, name).probe = a.probeOf(rule.Methods, rule.Paths)
 	}
-	if use.people[overflow] != nil {
-		return
-	}
 	for _, user := range rule.Users {
 		if use.people[user] == nil {
 			a.propose(UnusedUser, at, name, nil, change{withoutUsers: []string{user}}, "%s did not use %s: take the name out", user, name).probe = a.probeOf(rule.Methods, rule.Paths)
-		}
-	}
-	if used := len(indexes(rule.Users, slices.Collect(maps.Keys(use.people)))); len(rule.Users) > 0 && used == 0 {
-		a.hold(at, UnusedUser, "somebody else used the rule by another key")
-	}
-}
-
-func (a *about) hold(at place, kind Kind, why string) {
-	for i := range a.list {
-		if one := &a.list[i]; one.at == at && one.Kind == kind {
-			one.Held = why
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (u *Use) counted() Use {
 // uses maps names to their use, for a bounded number of names.
 type uses map[string]*Use
 
-// at returns the use of a name; nil, with full set, where there are too many.
+// at returns the use of a name, that of all the others where there are too many.
 func (u uses) at(name string) *Use {
 	if u[name] == nil {
 		if len(u) >= maxNames {
@@ -116,9 +116,10 @@ type ruleUse struct {
 	Use
 	groups uses // of the rule, by name
 	writes uses // the same, for requests that are not safe
-	people uses // by PROVIDER:SUB
+	people uses // the rule's own users, by PROVIDER:SUB
 	method uses
-	// together counts combinations of top-level groups, joined by blanks.
+	// together counts combinations of top-level groups, joined by blanks, for
+	// rules that are open to any user.
 	together uses
 	tree     subtrees
 }
@@ -176,14 +177,15 @@ func (u *usage) add(part *usage) {
 type gatherer struct {
 	now    *config.Config
 	filter Filter
-	groups map[string][]string // of each rule, by route and name
+	rules  map[string]*access.Rule // by route and name
 }
 
 func newGatherer(cfg *config.Config, filter Filter) *gatherer {
-	g := &gatherer{now: cfg, filter: filter, groups: map[string][]string{}}
+	g := &gatherer{now: cfg, filter: filter, rules: map[string]*access.Rule{}}
 	for i := range cfg.Routes {
-		for _, rule := range cfg.Routes[i].Allow {
-			g.groups[ruleKey(cfg.Routes[i].ID, "allow/"+rule.Name)] = rule.Groups
+		for j := range cfg.Routes[i].Allow {
+			rule := &cfg.Routes[i].Allow[j]
+			g.rules[ruleKey(cfg.Routes[i].ID, "allow/"+rule.Name)] = rule
 		}
 	}
 	return g
@@ -233,18 +235,24 @@ func (g *gatherer) record(r *Record, into *usage) {
 	member := g.now.Policy.Member(&req.Identity)
 	for _, name := range g.now.Policy.Uses(req) {
 		key := ruleKey(req.Route, name)
-		g.rule(into.rule(key), g.groups[key], member, r, user)
+		into.rule(key).note(g.rules[key], member, r, user)
 	}
 }
 
-func (g *gatherer) rule(u *ruleUse, groups, member []string, r *Record, user string) {
+// note counts a request that the rule allows, of somebody who is a member of
+// certain groups.
+func (u *ruleUse) note(rule *access.Rule, member []string, r *Record, user string) {
 	req := r.Request
 	u.saw(r.Time, user)
-	u.people.at(user).saw(r.Time, user)
 	u.method.at(req.Method).saw(r.Time, user)
-	u.together.at(strings.Join(member, " ")).saw(r.Time, user)
 	u.tree.saw(req.Path, len(req.Ambiguous) > 0)
-	for _, group := range groups {
+	if slices.Contains(rule.Users, user) {
+		u.people.at(user).saw(r.Time, user)
+	}
+	if rule.AnyUser {
+		u.together.at(strings.Join(member, " ")).saw(r.Time, user)
+	}
+	for _, group := range rule.Groups {
 		if !slices.Contains(member, group) {
 			continue
 		}

@@ -123,22 +123,27 @@ func (w *world) live(cfg *config.Config, out io.Writer) (n int) {
 	w.t.Helper()
 	b := bufio.NewWriterSize(out, 1<<20)
 	defer b.Flush()
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
 	for day := range w.days {
 		date := w.end.AddDate(0, 0, day-w.days)
 		for i := range w.routes {
 			for _, h := range w.routes[i].habits {
 				for range w.times(h, day, date) {
 					n++
-					if err := enc.Encode(w.event(cfg, &w.routes[i], h, date, n)); err != nil {
-						w.t.Fatal(err)
-					}
+					encodeEvent(w.t, b, w.event(cfg, &w.routes[i], h, date, n))
 				}
 			}
 		}
 	}
 	return n
+}
+
+// encodeEvent writes one line of a log.
+func encodeEvent(t testing.TB, out io.Writer, e *access.Event) {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) times(h habit, day int, date time.Time) int {
