@@ -14,5 +14,7 @@
 // from access.Device alone, so that a decision can be replayed.
 //
 // The life of an inventory is told by source.go, with one file per kind of
-// source beside it; the life of a request by inspect.go.
+// source beside it, all of which kinds.go lists; what those share that are asked
+// over HTTP is in pull.go, pages.go, token.go and oddities.go. The life of a
+// request is told by inspect.go.
 package devicecheck

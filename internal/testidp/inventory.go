@@ -189,16 +189,14 @@ func (i *Inventory) servePage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"error":"not found"}`, http.StatusNotFound)
 		return
 	}
-	list.serve(i, w, r)
+	list(i, w, r)
 }
 
 // current returns the records of the list at a path.
 func (i *Inventory) current(path string) []any { return i.lists[len(i.lists)-1][path] }
 
-// A list is one collection of a vendor's API.
-type list struct {
-	serve func(i *Inventory, w http.ResponseWriter, r *http.Request)
-}
+// A list answers for one collection of a vendor's API. The caller holds i.mu.
+type list func(i *Inventory, w http.ResponseWriter, r *http.Request)
 
 // page cuts a page out of records, from a position on.
 func (i *Inventory) page(records []any, from int) (page []any, next int, more bool) {
@@ -221,7 +219,7 @@ func base(r *http.Request) string {
 
 // linked pages hold the link to the next one; around makes the answer.
 func linked(around func(records []any, next any) any) list {
-	return list{func(i *Inventory, w http.ResponseWriter, r *http.Request) {
+	return func(i *Inventory, w http.ResponseWriter, r *http.Request) {
 		records, next, more := i.page(i.current(r.URL.Path), number(r, "$skip"))
 		var link any
 		if more {
@@ -230,7 +228,7 @@ func linked(around func(records []any, next any) any) list {
 			link = base(r) + r.URL.Path + "?" + query.Encode()
 		}
 		writeJSON(w, http.StatusOK, around(records, link))
-	}}
+	}
 }
 
 // odata are the pages of Microsoft's APIs.
@@ -246,16 +244,16 @@ func odata() list {
 
 // numbered pages are asked for by their number.
 func numbered(around func(records []any, total int) any) list {
-	return list{func(i *Inventory, w http.ResponseWriter, r *http.Request) {
+	return func(i *Inventory, w http.ResponseWriter, r *http.Request) {
 		all := i.current(r.URL.Path)
 		records, _, _ := i.page(all, number(r, "page")*i.size)
 		writeJSON(w, http.StatusOK, around(records, len(all)))
-	}}
+	}
 }
 
 // googleList are the pages of Google, which leaves out what is empty.
 func googleList(name string) list {
-	return list{func(i *Inventory, w http.ResponseWriter, r *http.Request) {
+	return func(i *Inventory, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("customer") != "customers/my_customer" {
 			http.Error(w, `{"error":{"status":"PERMISSION_DENIED"}}`, http.StatusForbidden)
 			return
@@ -269,7 +267,7 @@ func googleList(name string) list {
 			answer["nextPageToken"] = strconv.Itoa(next)
 		}
 		writeJSON(w, http.StatusOK, answer)
-	}}
+	}
 }
 
 // assessments is the list of scores of CrowdStrike, and assessed the answer to

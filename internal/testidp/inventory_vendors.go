@@ -56,7 +56,7 @@ var vendors = map[string]vendor{
 	},
 	"entra": {
 		token: "/" + InventoryTenant + "/oauth2/v2.0/token", scope: true,
-		lists: map[string]list{"/v1.0/devices/delta": {delta}, "/v1.0/deviceManagement/managedDevices": odata()}, next: microsoftNext,
+		lists: map[string]list{"/v1.0/devices/delta": delta, "/v1.0/deviceManagement/managedDevices": odata()}, next: microsoftNext,
 		records: func(n int, d access.Device) map[string][]any {
 			all := in("/v1.0/devices/delta", entraRecord)(n, d)
 			maps.Copy(all, in("/v1.0/deviceManagement/managedDevices", intuneRecord)(n, d))
@@ -88,7 +88,7 @@ var vendors = map[string]vendor{
 	},
 	"crowdstrike": {
 		token: "/oauth2/token", created: true,
-		lists: map[string]list{crowdStrikeScores: {assessments}, crowdStrikeDetails: {assessed}},
+		lists: map[string]list{crowdStrikeScores: assessments, crowdStrikeDetails: assessed},
 		next:  []string{"meta", "pagination", "next"},
 		records: func(n int, d access.Device) map[string][]any {
 			score, detail := crowdStrikeRecords(n, d)

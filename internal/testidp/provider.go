@@ -9,6 +9,9 @@
 // rotation with reuse detection, userinfo, revocation (RFC 7009), issuer
 // identification (RFC 9207), RP-initiated and back-channel logout, device codes
 // (RFC 8628).
+//
+// Inventory answers the same question about devices: what would the inventory of
+// a vendor say, on good days and on bad ones?
 package testidp
 
 import (
