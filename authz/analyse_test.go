@@ -108,8 +108,8 @@ func TestWhatIsVainChangesNothing(t *testing.T) {
 			seen[f.Kind]++
 			for range 20 {
 				req := drawRequest(t)
-				if !req.Network.IP.IsValid() {
-					continue // live requests have an address
+				if !lifelike(req) {
+					continue
 				}
 				if f.Kind == access.NeverMatches && hits(p, req, f.At) {
 					t.Fatalf("%s: %s\n%+v", f.Path, f.Text, req)

@@ -193,7 +193,7 @@ func (rt *route) missing(req *access.Request, rec *recorder) []access.Need {
 	if gap != (loginGap{}) {
 		needs = append(needs, gap.needs(rt.loginDemand(req), req)...)
 	}
-	rec.missing(needs)
+	rec.demanded()
 	return needs
 }
 

@@ -78,7 +78,7 @@ func TestEffectsHoldForEveryRequest(t *testing.T) {
 		summary := Summary(changes)
 		for range 40 {
 			req := drawRequest(t)
-			if req.Route == "none" || !req.Network.IP.IsValid() {
+			if req.Route == "none" || !lifelike(req) {
 				continue
 			}
 			effect := summary[""].And(summary[req.Route])

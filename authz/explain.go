@@ -1,8 +1,6 @@
 package authz
 
 import (
-	"slices"
-
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -18,7 +16,9 @@ type Tree struct {
 	// Requires are all demands of the route.
 	Requires []TreeRequire `json:"requires,omitempty"`
 	// Change is the smallest change that would allow the request, one step each.
-	Change []string `json:"change,omitempty"`
+	Change []Step `json:"change,omitempty"`
+	// NoChange says why Change is empty although the request is not allowed.
+	NoChange string `json:"no_change,omitempty"`
 }
 
 // TreeRequest names what was decided on.
@@ -95,7 +95,7 @@ func (p *Policy) Explain(req *access.Request) (access.Decision, *Tree) {
 	tree.Request = TreeRequest{Method: req.Method, URL: req.Origin() + req.Path, Route: req.Route, User: userName(&req.Identity)}
 	rt := p.routes[req.Route]
 	if rt == nil {
-		tree.Change = []string{"use an address that a route publishes"}
+		tree.NoChange = "no route publishes this address"
 		return d, tree
 	}
 	rec.complete(rt, req)
@@ -104,7 +104,17 @@ func (p *Policy) Explain(req *access.Request) (access.Decision, *Tree) {
 	}
 	tree.Tier = p.ladder.explain(req)
 	tree.Requires = rec.demands
-	tree.Change = rec.change(p, rt, req, d)
+	if d.Outcome != access.Allow {
+		var complete bool
+		tree.Change, complete = p.smallestChange(rt, req)
+		switch {
+		case tree.Change != nil:
+		case complete:
+			tree.NoChange = "no change of the request would do: the policy itself refuses"
+		default:
+			tree.NoChange = "none was found among the first thousands of combinations"
+		}
+	}
 	return d, tree
 }
 
@@ -114,7 +124,6 @@ type recorder struct {
 	rules      map[*rule]TreeRule
 	conditions map[*rule][]TreeCondition
 	demands    []TreeRequire
-	needs      []access.Need
 	required   bool // step 6 has been reached
 }
 
@@ -183,9 +192,9 @@ func (l ladder) explain(req *access.Request) *TreeTier {
 	return t
 }
 
-func (rec *recorder) missing(needs []access.Need) {
+func (rec *recorder) demanded() {
 	if rec != nil {
-		rec.needs, rec.required = needs, true
+		rec.required = true
 	}
 }
 
@@ -216,58 +225,6 @@ func (rt *route) all() (list []*rule) {
 		}
 	}
 	return list
-}
-
-// change tells what would have to be different for the request to pass.
-func (rec *recorder) change(p *Policy, rt *route, req *access.Request, d access.Decision) (steps []string) {
-	switch {
-	case d.Outcome == access.Allow:
-		return nil
-	case req.Fault != "":
-		return []string{"try again once the facts can be gathered: " + string(req.Fault)}
-	case req.Credential.Problem != "":
-		return []string{"send another access token: " + string(req.Credential.Problem)}
-	case !p.knows(&req.Identity):
-		return []string{"log in" + demandText(rt.loginDemand(req))}
-	}
-	for i := range rt.deny {
-		if line := rec.rules[&rt.deny[i]]; line.Result != Miss {
-			steps = append(steps, escape(line))
-		}
-	}
-	if !slices.ContainsFunc(rt.allow, func(r rule) bool { return r.test(req, nil) == access.Yes }) {
-		if nearest := rt.notAllowed(req).Nearest; nearest != nil {
-			for _, miss := range nearest.Missing {
-				steps = append(steps, "for "+nearest.Rule+": "+miss.Condition+" "+wantGot(miss.Want, miss.Got))
-			}
-		} else {
-			steps = append(steps, "an allow rule that is enforced")
-		}
-	}
-	for _, need := range rec.needs {
-		step := string(need.Reason)
-		if need.Profile != "" && need.Reason.AboutDevice() {
-			step = "for device profile " + need.Profile + ": " + step
-		}
-		steps = append(steps, step+" "+wantGot(need.Want, need.Got))
-	}
-	return steps
-}
-
-// escape tells how a request gets out of a deny rule: one condition suffices.
-func escape(line TreeRule) string {
-	text := line.Rule + " must not match; any one of these is enough:"
-	for i, c := range line.Conditions {
-		if i > 0 {
-			text += ";"
-		}
-		if c.Result == Unknown {
-			text += " " + c.Condition + " is known (" + c.Got + ")"
-			continue
-		}
-		text += " another answer to " + c.Condition + " " + wantGot(c.Want, c.Got)
-	}
-	return text
 }
 
 func resultOf(answer access.Tri) Result {

@@ -73,8 +73,8 @@ DENY  denied_by_rule: This is not permitted
   message  Not from there.
 …
 smallest change that would allow it:
-  - deny/no-deletes-from-abroad must not match; any one of these is enough: another answer to methods want DELETE, got DELETE; another answer to networks want 203.0.113.0/24, got 203.0.113.9
   - for allow/oncall: groups want oncall, got none
+  - so that deny/no-deletes-from-abroad misses: networks want anything but 203.0.113.0/24, got 203.0.113.9, for example 192.0.2.1
 `},
 		{"nobody", func(r *access.Request) { r.Identity = access.Identity{} }, `
 CHALLENGE  login_required: Please log in
@@ -83,6 +83,7 @@ CHALLENGE  login_required: Please log in
 …
 smallest change that would allow it:
   - log in with acr phr, at most 15m ago
+  - for allow/engineers-read: groups want engineers, got none
 `},
 	}
 	for _, tt := range tests {

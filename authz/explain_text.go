@@ -62,8 +62,12 @@ func (t *Tree) WriteText(w io.Writer, color bool) error {
 		p.line("")
 		p.line("smallest change that would allow it:")
 		for _, step := range t.Change {
-			p.line("  - %s", printable(step))
+			p.line("  - %s", printable(step.String()))
 		}
+	}
+	if t.NoChange != "" {
+		p.line("")
+		p.line("%s", t.NoChange)
 	}
 	_, err := io.WriteString(w, p.text.String())
 	return err

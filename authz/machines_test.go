@@ -136,7 +136,7 @@ func TestMachinesAreNotPeople(t *testing.T) {
 		t.Errorf("%v allocations to allow a machine", n)
 	}
 	_, tree := machinePolicy(t, access.Rule{AnyUser: true}).Explain(req)
-	if got := strings.Join(tree.Change, "\n"); !strings.Contains(got, "want any person who is logged in, got a service") {
+	if got := tree.Change[0].String(); !strings.Contains(got, "want any person who is logged in, got a service") {
 		t.Error(got)
 	}
 }

@@ -14,8 +14,9 @@ import (
 // Random policies and requests over a small world, so that they often meet.
 var (
 	worldGlobs    = []string{"/**", "/a", "/a/**", "/*/b", "/**/c", "/a*"}
-	worldPaths    = []string{"/", "/a", "/a/b", "/x/b", "/a/x/c", "/ab"}
+	worldPaths    = []string{"/", "/a", "/a/b", "/x/b", "/a/x/c", "/ab", "/a", "/a/b", "/", "/x/b", "/a;v=1/b", "/x//b", `/a\b`, "/%61/b", ""}
 	worldMethods  = []string{"GET", "POST", "DELETE"}
+	worldTimes    = []access.TimeWindow{{Days: "mon-fri"}, {Hours: "08:00-18:00", Zone: "Europe/Berlin"}, {Days: "sat,sun", Hours: "22:00-06:00"}, {Hours: "12:00-24:00"}, {Hours: "00:00-12:00"}}
 	worldNetworks = []string{"10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"}
 	worldUsers    = []string{"corp:u1", "corp:u2", "partners:u1"}
 	worldGroups   = []string{"g1", "g2", "g3"}
@@ -30,13 +31,13 @@ func drawSome(t *rapid.T, label string, from []string, chance int) []string {
 
 func drawRule(t *rapid.T, name string, allow bool) access.Rule {
 	r := access.Rule{Name: name}
-	if rapid.IntRange(0, 3).Draw(t, "mode") == 0 {
+	if rapid.IntRange(0, 3).Draw(t, "mode") == 3 {
 		r.Mode = access.Report
 	}
 	r.Groups = drawSome(t, "groups", worldGroups, 2)
 	r.Users = drawSome(t, "users", worldUsers, 4)
 	r.Providers = drawSome(t, "providers", []string{"corp", "partners"}, 4)
-	if rapid.IntRange(0, 3).Draw(t, "claims") == 0 {
+	if rapid.IntRange(0, 3).Draw(t, "claims") == 3 {
 		r.Claims = map[string][]string{rapid.SampledFrom([]string{"level", "roles", "flag"}).Draw(t, "claim"): {"2", "dev", "true"}}
 	}
 	drawMachines(t, &r)
@@ -46,13 +47,16 @@ func drawRule(t *rapid.T, name string, allow bool) access.Rule {
 	r.Methods = drawSome(t, "methods", worldMethods, 3)
 	r.Paths = drawSome(t, "paths", worldGlobs, 2)
 	r.Networks = drawSome(t, "networks", worldNetworks, 4)
-	if rapid.IntRange(0, 4).Draw(t, "cel") == 0 {
+	if rapid.IntRange(0, 4).Draw(t, "time") == 4 {
+		r.Time = rapid.SampledFrom(worldTimes).Draw(t, "window")
+	}
+	if rapid.IntRange(0, 4).Draw(t, "cel") == 4 {
 		r.When = rapid.SampledFrom(keys(expressions)).Draw(t, "when")
 	}
-	if rapid.IntRange(0, 6).Draw(t, "cel") == 0 {
+	if rapid.IntRange(0, 6).Draw(t, "cel") == 6 {
 		r.Unless = rapid.SampledFrom(keys(expressions)).Draw(t, "unless")
 	}
-	if !allow && len(r.Groups)+len(r.Users)+len(r.Providers)+len(r.Claims)+len(r.Methods)+len(r.Paths)+len(r.Networks)+len(r.When)+len(r.Unless) == 0 && !namesMachines(&r) {
+	if !allow && len(r.Groups)+len(r.Users)+len(r.Providers)+len(r.Claims)+len(r.Methods)+len(r.Paths)+len(r.Networks)+len(r.When)+len(r.Unless) == 0 && r.Time.IsZero() && !namesMachines(&r) {
 		r.Methods = []string{"DELETE"}
 	}
 	return r
@@ -62,6 +66,7 @@ func drawLoginRequire(t *rapid.T) (l access.LoginRequire) {
 	if rapid.IntRange(0, 2).Draw(t, "acr") == 0 {
 		l.ACR = []string{"phr"}
 	}
+	l.PhishingResistant = rapid.IntRange(0, 9).Draw(t, "phishing resistant") == 9
 	l.AMR = drawSome(t, "amr", []string{"mfa", "hwk"}, 3)
 	l.MaxAge = access.Duration(rapid.SampledFrom([]time.Duration{0, 0, 5 * time.Minute, time.Hour}).Draw(t, "max_age"))
 	return l
@@ -134,6 +139,10 @@ func drawInput(t *rapid.T) Input {
 		if rapid.IntRange(0, 3).Draw(t, "exception") == 0 && in.Defaults.Require.Device != "" {
 			rt.Exceptions.Device = "ticket 42"
 		}
+		if rapid.IntRange(0, 3).Draw(t, "exception of login") == 3 && !in.Defaults.Require.Login.IsZero() {
+			rt.Exceptions.Login = "ticket 43"
+		}
+		rt.Preflight = rapid.IntRange(0, 3).Draw(t, "preflight") == 3
 		in.Routes = append(in.Routes, rt)
 	}
 	return in
@@ -183,39 +192,58 @@ func drawDevice(t *rapid.T) access.Device {
 	return d
 }
 
+// lifelike tells requests that can come in from those that only a record with
+// holes in it holds. A route has to permit paths that servers read differently,
+// and none of the random ones does.
+func lifelike(req *access.Request) bool {
+	return req.Network.IP.IsValid() && req.Method != "" && !req.Time.IsZero() && req.Path != "" && !ambiguous(req.Path)
+}
+
 func drawRequest(t *rapid.T) *access.Request {
 	req := &access.Request{
 		Time: noon, Scheme: "https", Host: "app.example.com", Route: rapid.SampledFrom([]string{"r0", "r0", "r1", "r1", "r1", "r1", "none"}).Draw(t, "route"),
-		Method: rapid.SampledFrom(worldMethods).Draw(t, "method"), Path: rapid.SampledFrom(worldPaths).Draw(t, "path"), Device: drawDevice(t),
+		Method: rapid.SampledFrom([]string{"GET", "GET", "GET", "POST", "GET", "DELETE", "OPTIONS", ""}).Draw(t, "method"), Path: rapid.SampledFrom(worldPaths).Draw(t, "path"), Device: drawDevice(t),
 	}
-	if ip := rapid.SampledFrom([]string{"10.1.2.3", "10.9.9.9", "192.0.2.1", "2001:db8::1", ""}).Draw(t, "ip"); ip != "" {
+	if ip := rapid.SampledFrom([]string{"10.1.2.3", "10.1.2.3", "10.9.9.9", "192.0.2.1", "2001:db8::1", "::ffff:10.1.2.3", "fe80::1%eth0", ""}).Draw(t, "ip"); ip != "" {
 		req.Network.IP = netip.MustParseAddr(ip)
 	}
-	if rapid.IntRange(0, 19).Draw(t, "fault") == 0 {
+	if rapid.IntRange(0, 19).Draw(t, "no time") == 19 {
+		req.Time = time.Time{}
+	}
+	req.Preflight = req.Method == "OPTIONS" && rapid.Bool().Draw(t, "preflight?")
+	req.Query = rapid.SampledFrom([]string{"", "x=1", "x=2&x=1", "x=%zz", "x=1&token=" + access.HiddenValue}).Draw(t, "query")
+	if rapid.IntRange(0, 19).Draw(t, "fault") == 19 {
 		req.Fault = access.StoreUnavailable
 	}
 	if rapid.IntRange(0, 19).Draw(t, "credential") == 19 {
 		req.Credential.Problem = access.TokenExpired
 	}
-	if rapid.IntRange(0, 9).Draw(t, "nobody") == 0 {
+	if rapid.IntRange(0, 9).Draw(t, "nobody") == 9 {
 		return req
 	}
 	drawWorkload(t, &req.Identity)
 	id := &req.Identity
-	id.Provider, id.Issuer = rapid.SampledFrom([]string{"corp", "corp", "partners", "gone"}).Draw(t, "provider"), "https://issuer.example.com"
+	id.Provider, id.Issuer = rapid.SampledFrom([]string{"corp", "corp", "corp", "partners", "partners", "gone"}).Draw(t, "provider"), "https://issuer.example.com"
 	id.Subject = rapid.SampledFrom([]string{"u1", "u2", "u3"}).Draw(t, "sub")
 	id.Email = rapid.SampledFrom([]string{"a@example.com", ""}).Draw(t, "email")
 	id.Groups = rapid.SliceOfDistinct(rapid.SampledFrom([]string{"eng", "ops", "all"}), rapid.ID).Draw(t, "claimed")
 	id.GroupsIncomplete = rapid.IntRange(0, 3).Draw(t, "incomplete") == 0
 	id.Claims = map[string]any{}
-	values := map[string][]any{"level": {1.0, 2.0}, "roles": {[]any{"dev", "x"}, []any{}}, "flag": {true, false}}
+	values := map[string][]any{"level": {1.0, 2.0, 1e300, "2"}, "roles": {[]any{"dev", "x"}, []any{}, []any{[]any{"dev"}}, map[string]any{"dev": true}}, "flag": {true, false, nil}}
 	for _, name := range keys(values) {
 		if rapid.Bool().Draw(t, name+"?") {
 			id.Claims[name] = rapid.SampledFrom(values[name]).Draw(t, name)
 		}
 	}
-	id.Login = access.Login{Time: drawTime(t, "auth_time"), ACR: rapid.SampledFrom([]string{"", "phr", "phrh", "0"}).Draw(t, "login acr")}
+	id.Login = access.Login{Time: drawTime(t, "auth_time"), ACR: rapid.SampledFrom([]string{"phr", "phrh", "phr", "", "0"}).Draw(t, "login acr")}
+	id.Login.Levels = slices.Clone(rapid.SampledFrom([][]string{nil, nil, nil, nil, access.LevelsUpTo("mfa"), access.LevelsUpTo("phr")}).Draw(t, "login levels"))
 	id.Login.AMR = slices.Clone(rapid.SampledFrom([][]string{nil, {"pwd"}, {"mfa", "pwd"}, {"hwk", "mfa"}}).Draw(t, "login amr"))
+	if rapid.Bool().Draw(t, "well equipped") {
+		req.Device = access.Device{ID: "d", Source: "inv", Known: access.Yes, Managed: access.Yes, Compliant: access.Yes, DiskEncrypted: access.Yes,
+			Jailbroken: access.No, Risk: access.RiskNone, Owned: access.Yes, ByCertificate: access.Yes, ByClaim: access.Yes, OS: "macos", OSVersion: "16", SeenAt: noon}
+		id.Groups = []string{"eng", "ops"}
+		id.Login = access.Login{Time: noon, ACR: "phr", AMR: []string{"hwk", "mfa"}}
+	}
 	id.Normalize()
 	return req
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/doorward/doorward/authz"
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/internal/access"
 )
@@ -134,7 +135,7 @@ type testResult struct {
 	Wrong    []string        `json:"wrong,omitempty"`
 	Decision access.Decision `json:"decision"`
 	// Change is the smallest change that would have allowed it.
-	Change []string `json:"change,omitempty"`
+	Change []authz.Step `json:"change,omitempty"`
 }
 
 func (r *testReport) add(one *config.Rehearsal) {
@@ -214,7 +215,7 @@ func (t *testResult) lines() []string {
 	if len(t.Change) > 0 {
 		lines = append(lines, "what would allow it:")
 		for _, step := range t.Change {
-			lines = append(lines, "  "+step)
+			lines = append(lines, "  "+step.String())
 		}
 	}
 	return lines

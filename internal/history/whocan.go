@@ -103,7 +103,10 @@ func (a *Access) judge(cfg *config.Config, ask *access.Request, last *Record) {
 	req := asLast(ask, last.Request)
 	v := Visitor{User: req.Identity.User(), Email: req.Identity.Email, Device: cmp.Or(req.Device.Name, req.Device.ID), Seen: last.Time}
 	decision, tree := cfg.Policy.Explain(req)
-	v.Rule, v.Missing = decision.Rule, tree.Change
+	v.Rule = decision.Rule
+	for _, step := range tree.Change {
+		v.Missing = append(v.Missing, step.String())
+	}
 	near := circumstances(tree)
 	switch {
 	case cfg.Policy.Depends(req, last.Gaps):
