@@ -138,7 +138,10 @@ func newNeedView(need access.Need, headline access.Reason, now time.Time) needVi
 	case access.DeviceFactMissing:
 		view.Want = strings.ReplaceAll(view.Want, "_", " ")
 	}
-	if view.Want != "" && view.Got == "" {
+	switch {
+	case need.Reason == access.DeviceFactsTooOld && view.Want != "":
+		view.Want, view.Got = "a report within "+view.Want, "" // when there was one is said below
+	case view.Want != "" && view.Got == "":
 		view.Got = "nothing"
 	}
 	for _, detail := range need.Details[:min(len(need.Details), maxDetails)] {
@@ -168,7 +171,7 @@ func report(source, seen, read string) string {
 	}
 	text += "."
 	if read != "" {
-		text += " It was read " + read + "."
+		text += " The inventory was read " + read + "."
 	}
 	return text
 }
