@@ -252,7 +252,7 @@ func TestRedisSentinel(t *testing.T) {
 // and may know nothing of what another master has been told since. Where it was
 // told to refuse writes then, nobody relies on what it says.
 func TestRedisCutOffMaster(t *testing.T) {
-	s := redistest.StartSentinel(t)
+	s := redistest.StartPair(t)
 	s.Master.Do("CONFIG", "SET", "min-replicas-to-write", "1")
 	here := openRedis(t, s.Master.Config(), nil)
 	changes := watchAgain(t, here)

@@ -36,23 +36,35 @@ func StartCluster(t testing.TB) *Cluster {
 // Config is how a store reaches the cluster.
 func (c *Cluster) Config() store.RedisConfig { return Config("redis+cluster://" + c.Nodes[0].Addr) }
 
+// Pair is a master and its replica.
+type Pair struct{ Master, Replica *Server }
+
+// StartPair runs the two.
+func StartPair(t testing.TB) *Pair {
+	t.Helper()
+	p := &Pair{Master: Start(t, "--repl-diskless-sync-delay", "0")} // a replica need not wait for others
+	p.Replica = Start(t, "--replicaof", "127.0.0.1 "+p.Master.port())
+	p.Replica.await("master_link_status:up", "INFO", "replication")
+	return p
+}
+
 // Sentinel is a master, its replica, and a sentinel that watches them.
-type Sentinel struct{ Master, Replica, Sentinel *Server }
+type Sentinel struct {
+	*Pair
+	Sentinel *Server
+}
 
 // StartSentinel runs the three.
 func StartSentinel(t testing.TB) *Sentinel {
 	t.Helper()
-	master := Start(t)
-	replica := Start(t, "--replicaof", "127.0.0.1 "+master.port(), "--repl-diskless-sync-delay", "0")
-	replica.await("master_link_status:up", "INFO", "replication")
+	s := &Sentinel{Pair: StartPair(t)}
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
-	text := fmt.Sprintf("sentinel monitor main 127.0.0.1 %s 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n", master.port())
+	text := fmt.Sprintf("sentinel monitor main 127.0.0.1 %s 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n", s.Master.port())
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &Sentinel{Master: master, Replica: replica}
 	s.Sentinel = start(t, "redis-sentinel", []string{conf})
-	s.Sentinel.await(replica.port(), "SENTINEL", "replicas", "main")
+	s.Sentinel.await(s.Replica.port(), "SENTINEL", "replicas", "main")
 	return s
 }
 
