@@ -127,6 +127,13 @@ var outages = []outage{
 		mend:    func(e *estate) { e.redis.Thaw() },
 	},
 	{
+		name: "Redis has no memory left", login: refused(access.StoreUnavailable), living: goesOn, stream: goesOn,
+		note:    "Nothing can be changed, so nothing can be revoked either.",
+		prepare: func(e *estate) { e.shareRedis("") },
+		strike:  func(e *estate) { e.redis.Do("CONFIG", "SET", "maxmemory", "1") },
+		mend:    func(e *estate) { e.redis.Do("CONFIG", "SET", "maxmemory", "0") },
+	},
+	{
 		name: "disk of the state file is full", login: refused(access.StoreUnavailable), living: goesOn, stream: goesOn,
 		note:    "Sessions in memory; others are refused. A login still works when the file itself has room for it.",
 		wavers:  true,

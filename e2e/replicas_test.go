@@ -181,6 +181,21 @@ func TestThreeProcessesRedeemOnce(t *testing.T) {
 	}
 }
 
+// A replica without its store says what is wrong, and what to do.
+func TestReplicaNeedsItsStore(t *testing.T) {
+	t.Setenv("REDIS_URL", "redis://:hunter2@"+freeAddress(t))
+	config := writeFile(t, t.TempDir(), "doorward.yaml", `version: 1
+server: {listen: "127.0.0.1:0"}
+sessions: {store: {redis: {url: {env: REDIS_URL}}}}
+providers: [{id: corp, issuer: "http://127.0.0.1:1", client_id: doorward, client_auth: none}]
+routes: [{id: app, from: "http://app.localhost", to: ["http://127.0.0.1:1"], allow: [{name: all, any_user: true}]}]
+`)
+	ended := run(t, "doorward", "serve", "--config", config)
+	if ended.code != 1 || !strings.Contains(ended.stderr, "start it, or correct sessions.store.redis.url") || strings.Contains(ended.stderr, "hunter2") {
+		t.Errorf("ended with %d: %s", ended.code, ended.stderr)
+	}
+}
+
 // How much a warm request costs with Redis, compared with the memory store in the
 // same run, over the whole door. The ratio is printed, not judged: a machine that
 // is busy otherwise may say anything.

@@ -133,14 +133,20 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// beat makes sure that the server still takes writes, if it is time to.
+// beat makes sure that the server is still the master, if it is time to. One that
+// takes no write from anybody, as its memory or its disk is full, is the master
+// all the same: nothing changes there, so nothing is missed.
 func (f *feed) beat(ctx context.Context, due bool) error {
 	if !due {
 		return nil
 	}
 	r := f.redis
 	return r.do(ctx, func(ctx context.Context) error {
-		return r.client.Do(ctx, r.client.B().Arbitrary("SET").Keys(r.alive).Args("", "EX", beatLife).Build()).Error()
+		err := r.client.Do(ctx, r.client.B().Arbitrary("SET").Keys(r.alive).Args("", "EX", beatLife).Build()).Error()
+		if refusal, is := rueidis.IsRedisErr(err); is && (strings.HasPrefix(refusal.Error(), "OOM") || strings.HasPrefix(refusal.Error(), "MISCONF")) {
+			return nil
+		}
+		return err
 	})
 }
 

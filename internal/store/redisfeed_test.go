@@ -267,6 +267,36 @@ func TestRedisCutOffMaster(t *testing.T) {
 	watchAgain(t, here)
 }
 
+// A server without room refuses writes; what is known stays true.
+func TestRedisFull(t *testing.T) {
+	server := redistest.Start(t)
+	here := openRedis(t, server.Config(), nil)
+	changes := watchAgain(t, here)
+	put(t, here, "k")
+	<-changes
+	server.Do("CONFIG", "SET", "maxmemory", "1")
+	refused := func() bool {
+		for line := range strings.Lines(server.Do("INFO", "commandstats")) {
+			if strings.HasPrefix(line, "cmdstat_set:") {
+				return !strings.Contains(line, "rejected_calls=0")
+			}
+		}
+		return false
+	}
+	if _, err := here.Put(t.Context(), store.Item{Key: "k", Version: store.Any}); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "raise maxmemory") {
+		t.Errorf("a write without room: %v", err)
+	}
+	eventually(t, "a sign of life that is refused", refused)
+	if _, err := here.Get(t.Context(), "k"); err != nil || here.Err() != nil {
+		t.Errorf("a read: %v, %v", err, here.Err())
+	}
+	server.Do("CONFIG", "SET", "maxmemory", "0")
+	v := put(t, here, "k")
+	if c := <-changes; c.Version != v {
+		t.Errorf("%+v", c)
+	}
+}
+
 // What somebody else put in the place of an item is that item's own trouble.
 func TestRedisDamage(t *testing.T) {
 	server := redistest.Start(t)
