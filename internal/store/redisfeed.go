@@ -88,10 +88,16 @@ func (f *feed) run(ctx context.Context) {
 	hub := &f.redis.hub
 	shut, first := true, true
 	var complete time.Time // up to this moment no change is missing
-	pause, beat := feedRetry, true
+	var beaten time.Time
+	pause := feedRetry
 	for {
 		asked := time.Now()
-		err := f.beat(ctx, beat)
+		var err error
+		if asked.Sub(beaten) >= heartbeat {
+			if err = f.beat(ctx); err == nil {
+				beaten = asked
+			}
+		}
 		if err == nil {
 			err = f.read(ctx)
 		}
@@ -122,10 +128,8 @@ func (f *feed) run(ctx context.Context) {
 			first = false
 		}
 		timer := time.NewTimer(wait)
-		beat = true
 		select {
 		case <-bell:
-			beat = false
 		case <-timer.C:
 		case <-ctx.Done():
 		}
@@ -133,13 +137,10 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// beat makes sure that the server is still the master, if it is time to. One that
-// takes no write from anybody, as its memory or its disk is full, is the master
-// all the same: nothing changes there, so nothing is missed.
-func (f *feed) beat(ctx context.Context, due bool) error {
-	if !due {
-		return nil
-	}
+// beat makes sure that the server is still the master. One that takes no write
+// from anybody, as its memory or its disk is full, is the master all the same:
+// nothing changes there, so nothing is missed.
+func (f *feed) beat(ctx context.Context) error {
 	r := f.redis
 	return r.do(ctx, func(ctx context.Context) error {
 		err := r.client.Do(ctx, r.client.B().Arbitrary("SET").Keys(r.alive).Args("", "EX", beatLife).Build()).Error()
