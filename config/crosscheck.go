@@ -145,6 +145,11 @@ func checkRoutes(f *File, at access.Faults) {
 	if len(f.Routes) == 0 {
 		at.At("routes").Add("add a route; docs/config.md shows one", "there is no route, so that every request would be refused")
 	}
+	for i := range f.Routes {
+		if len(f.Routes[i].To) == 0 && !f.Server.ForwardAuth.Enabled() {
+			at.At("routes[%d].to", i).Add("list at least one upstream address", "the route leads nowhere")
+		}
+	}
 	if len(f.Server.TrustedProxies) > 0 {
 		return
 	}

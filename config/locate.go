@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/doorward/doorward/proxy"
 )
 
 // locate deals with the paths in decoded sections that do not follow from a
@@ -39,6 +41,7 @@ func (d *decoder) locate(f *File) {
 		d.authorities(at+".ca", &upstream.CA)
 		d.certificate(at+".client_cert", &upstream.ClientCert, at+".client_key", &upstream.ClientKey)
 	}
+	d.sideDoor("server.forward_auth", &f.Server.ForwardAuth)
 	d.authorities("server.tls.client_ca", &f.Server.TLS.ClientCA)
 	for i := range f.Server.TLS.Certificates {
 		at, pair := fmt.Sprintf("server.tls.certificates[%d]", i), &f.Server.TLS.Certificates[i]
@@ -70,6 +73,12 @@ func (d *decoder) readable(at string, path *string) bool {
 func (d *decoder) refuse(at, cure, format string, args ...any) {
 	d.unread(at)
 	d.add(d.where.find(at), at, cure, format, args...)
+}
+
+// sideDoor checks the files of a listener for front ends.
+func (d *decoder) sideDoor(at string, side *proxy.SideDoor) {
+	d.authorities(at+".client_ca", &side.ClientCA)
+	d.certificate(at+".cert", &side.Cert, at+".key", &side.Key)
 }
 
 // authorities checks a PEM file of certificate authorities.

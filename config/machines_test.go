@@ -31,3 +31,18 @@ routes:
 		t.Errorf("%v", err)
 	}
 }
+
+// A route leads somewhere, unless a front end forwards its requests.
+func TestRoutesWithoutUpstream(t *testing.T) {
+	path := filepath.Join(surroundings(t), "elsewhere.yaml")
+	for extra, want := range map[string]bool{"": false, ", forward_auth: {listen: \"127.0.0.1:9902\"}": true} {
+		write(t, path, `version: 1
+server: {listen: "127.0.0.1:8080"`+extra+`}
+providers: [{id: a, issuer: https://a.example, client_id: dw, client_auth: none}]
+routes: [{id: app, from: http://app.localhost, allow: [{name: all, any_user: true}]}]
+`)
+		if _, err := load(path, environment); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "the route leads nowhere") {
+			t.Errorf("%q: %v", extra, err)
+		}
+	}
+}

@@ -80,7 +80,7 @@ func isGRPC(r *http.Request) bool {
 // refused in the way its sender understands.
 func (p *passage) challenge() {
 	ask, curable := p.loginCures()
-	if curable && kindOf(p.in) == navigation && p.gen.Login != nil {
+	if curable && kindOf(p.in) == navigation && p.gen.Login != nil && p.answering != byStatus {
 		varies(p.out.Header())
 		err := p.gen.Login.Begin(p.out, p.in, p.req, ask, p.entry.Route.Provider)
 		if err == nil {
@@ -118,6 +118,10 @@ func (p *passage) refuse(reason access.Reason) {
 	if p.out.started() {
 		// Part of an answer is out already; cutting it off is all that is left.
 		panic(http.ErrAbortHandler)
+	}
+	if p.answering == byStatus {
+		p.refuseByStatus(reason)
+		return
 	}
 	rf := p.refusal(reason)
 	switch kindOf(p.in) {
@@ -196,10 +200,7 @@ func (p *passage) waysOut(reason access.Reason) []page.Link {
 	if p.entry == nil {
 		return nil
 	}
-	here := p.path.Escaped
-	if p.hasQuery {
-		here += "?" + p.query
-	}
+	here := p.here()
 	back := "return=/"
 	// What a login could not come back to without doubt leads to the start page.
 	if p.path.Ambiguous == 0 && len(here) <= maxReturn {

@@ -38,6 +38,11 @@ type Config struct {
 	// removed, whoever sends them, and identify nobody.
 	ClientCertFrom ClientCertFrom `yaml:"client_cert_from"`
 
+	// ForwardAuth is the listener for front ends that ask Doorward about requests
+	// and forward them themselves: nginx (auth_request), Caddy and Traefik
+	// (forward_auth). See deploy/forward-auth.
+	ForwardAuth SideDoor `yaml:"forward_auth"`
+
 	// MaxHeaderBytes is the most header data a request may bring. More is
 	// answered 431. Default 65536.
 	MaxHeaderBytes int `yaml:"max_header_bytes"`
@@ -124,6 +129,7 @@ func (c *Config) Validate(f access.Faults) {
 		}
 	}
 	c.TLS.validate(f.At("tls"), c.ClientCertFrom.Enabled())
+	c.ForwardAuth.Validate(f.At("forward_auth"))
 	c.ClientCertFrom.validate(c.TrustedProxies, f.At("client_cert_from"))
 	if c.ClientCertFrom.Enabled() && c.TLS.ClientCA == "" {
 		f.At("client_cert_from").Add("add tls.client_ca with the authorities of your devices", "no certificate that is handed on could be verified")

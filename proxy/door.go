@@ -140,6 +140,10 @@ func (p *passage) travel() {
 		p.refuseServing(err)
 		return
 	}
+	if len(p.entry.targets) == 0 {
+		p.refuseServing(access.Because(access.ServedElsewhere, errNoTarget))
+		return
+	}
 	// Last, because a kept form comes back only once.
 	if err := p.sendAgain(); err != nil {
 		p.refuseServing(err)

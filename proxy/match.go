@@ -246,9 +246,6 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 }
 
 func (e *Entry) compileTargets(f access.Faults) {
-	if len(e.Route.To) == 0 {
-		f.At("to").Add("list at least one upstream address", "the route leads nowhere")
-	}
 	scheme := ""
 	for i, to := range e.Route.To {
 		at := f.At("to[%d]", i)

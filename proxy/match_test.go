@@ -89,7 +89,6 @@ func TestRouteFaultsAreAllReported(t *testing.T) {
 		"dot segment":             {access.Route{ID: "x", From: "https://b.example/a/../b", To: good}, "from"},
 		"star in the middle":      {access.Route{ID: "x", From: "https://a.*.example", To: good}, "from"},
 		"star alone":              {access.Route{ID: "x", From: "https://*", To: good}, "from"},
-		"nowhere":                 {access.Route{ID: "x", From: "https://b.example"}, "to"},
 		"upstream path":           {access.Route{ID: "x", From: "https://b.example", To: []string{"https://u/x"}}, "to[0]"},
 		"upstream scheme":         {access.Route{ID: "x", From: "https://b.example", To: []string{"ws://u"}}, "to[0]"},
 		"two schemes":             {access.Route{ID: "x", From: "https://b.example", To: []string{"https://u", "http://127.0.0.1"}}, "to[1]"},
@@ -111,7 +110,7 @@ func TestRouteFaultsAreAllReported(t *testing.T) {
 			t.Errorf("%s: %+v", name, faults)
 		}
 	}
-	if _, faults := NewTable([]access.Route{{}, {}, {ID: "x", From: "gopher://"}}); len(faults) < 8 {
+	if _, faults := NewTable([]access.Route{{To: []string{"x"}}, {To: []string{"ftp://x"}}, {ID: "x", From: "gopher://", To: []string{"y"}}}); len(faults) < 8 {
 		t.Errorf("%+v", faults)
 	}
 	reasoned := access.Route{ID: "x", From: "https://b.example", To: []string{"http://10.0.0.1:80"}, InsecureUpstream: "isolated network"}

@@ -24,6 +24,7 @@ var (
 	errTwoHosts        = errors.New("Host and :authority differ")
 	errReadOnly        = errors.New("this address can only be read")
 	errNotReserved     = errors.New("no such address below the reserved prefix")
+	errNoTarget        = errors.New("the route has no upstream: a front end that asks at server.forward_auth forwards its requests")
 	errNoLogin         = errors.New("no login is configured")
 	errReservedUpgrade = errors.New("addresses below the reserved prefix cannot be upgraded")
 	errForwardProto    = errors.New("a trusted proxy sent an X-Forwarded-Proto that is neither http nor https")
@@ -53,6 +54,9 @@ type passage struct {
 	certificate access.Reason
 	status      int // overrides the status of a refusal
 
+	// answering is how to answer, where a front end asks about a request that it
+	// forwards itself.
+	answering answering
 	assertion string
 	groups    []string
 	sent      bool  // the upstream has been asked
@@ -104,10 +108,15 @@ func (d *Door) newID() string {
 func (p *passage) receive() error {
 	r, req := p.in, p.req
 	peer := peerAddr(r.RemoteAddr)
-	trusted := p.gen.trusts(peer)
+	// Who may ask about a request is believed what it says about it.
+	trusts := p.gen.trusts
+	if p.answering != ourselves {
+		trusts = func(addr netip.Addr) bool { return addr == peer || p.gen.trusts(addr) }
+	}
+	trusted := trusts(peer)
 	req.Network.IP = peer
 	if trusted {
-		req.Network.IP = clientAddr(peer, r.Header["X-Forwarded-For"], p.gen.trusts)
+		req.Network.IP = clientAddr(peer, r.Header["X-Forwarded-For"], trusts)
 		if id := r.Header.Get("X-Request-Id"); wellFormedID(id) {
 			req.ID = id
 		}

@@ -38,7 +38,7 @@ func (c *Config) replayBytes() int { return orDefault(c.ReplayBodyBytes, default
 // returns the address of the login that leads back to it.
 func (p *passage) keepForm() (login string, kept bool) {
 	ask, curable := p.loginCures()
-	if !curable || p.gen.Forms == nil || p.gen.Server.replayBytes() < 1 || !p.ownForm() || p.path.Ambiguous != 0 {
+	if !curable || p.answering != ourselves || p.gen.Forms == nil || p.gen.Server.replayBytes() < 1 || !p.ownForm() || p.path.Ambiguous != 0 {
 		return "", false
 	}
 	form := access.Form{Again: p.formAgain()}

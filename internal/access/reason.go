@@ -20,7 +20,9 @@ const (
 	NoRoute        Reason = "no_route"
 	TooManyLogins  Reason = "too_many_logins"
 	UpgradeRefused Reason = "upgrade_refused"
-	TooManyChecks  Reason = "too_many_checks"
+	// ServedElsewhere is for a route whose requests a front end forwards itself.
+	ServedElsewhere Reason = "served_elsewhere"
+	TooManyChecks   Reason = "too_many_checks"
 )
 
 // Reasons about who is asking.
@@ -139,13 +141,14 @@ var infos = map[Reason]Info{
 	Allowed:     {http.StatusOK, "Allowed", "The policy allows this request.", ""},
 	PublicRoute: {http.StatusOK, "Public", "This address is open to everyone.", ""},
 
-	BadRequest:     {http.StatusBadRequest, "This request is malformed", "Something in the request does not follow the HTTP standard, so it was not passed on.", "Check the address and try again."},
-	AmbiguousPath:  {http.StatusBadRequest, "This address is ambiguous", "Servers disagree on what this address means, so it was not passed on.", "Follow a link instead of editing the address."},
-	HeaderTooLarge: {http.StatusRequestHeaderFieldsTooLarge, "The request headers are too large", "The browser sent more header data than this door accepts.", "Delete the cookies of this site and try again."},
-	NoRoute:        {http.StatusNotFound, "There is nothing here", "No application is published at this address.", "Check the address for typing errors."},
-	TooManyLogins:  {http.StatusTooManyRequests, "Too many logins at once", "This door is starting more logins than it can keep in mind.", "Wait a moment and try again."},
-	UpgradeRefused: {http.StatusForbidden, "This connection cannot be upgraded", "The application behind this address does not accept upgraded connections.", "The owner of the route can enable WebSocket for it."},
-	TooManyChecks:  {http.StatusTooManyRequests, "This was checked a moment ago", "The device management is not asked again so soon, so nothing new is known.", "Wait a few seconds, then check again."},
+	BadRequest:      {http.StatusBadRequest, "This request is malformed", "Something in the request does not follow the HTTP standard, so it was not passed on.", "Check the address and try again."},
+	AmbiguousPath:   {http.StatusBadRequest, "This address is ambiguous", "Servers disagree on what this address means, so it was not passed on.", "Follow a link instead of editing the address."},
+	HeaderTooLarge:  {http.StatusRequestHeaderFieldsTooLarge, "The request headers are too large", "The browser sent more header data than this door accepts.", "Delete the cookies of this site and try again."},
+	NoRoute:         {http.StatusNotFound, "There is nothing here", "No application is published at this address.", "Check the address for typing errors."},
+	TooManyLogins:   {http.StatusTooManyRequests, "Too many logins at once", "This door is starting more logins than it can keep in mind.", "Wait a moment and try again."},
+	ServedElsewhere: {http.StatusMisdirectedRequest, "This application is served elsewhere", "The request came to Doorward directly, but another server forwards the requests of this application.", "Open the application by its own address."},
+	UpgradeRefused:  {http.StatusForbidden, "This connection cannot be upgraded", "The application behind this address does not accept upgraded connections.", "The owner of the route can enable WebSocket for it."},
+	TooManyChecks:   {http.StatusTooManyRequests, "This was checked a moment ago", "The device management is not asked again so soon, so nothing new is known.", "Wait a few seconds, then check again."},
 
 	LoginRequired:   {http.StatusUnauthorized, "Please log in", "This application is open to people who have logged in.", "Log in and you will be brought back here."},
 	SessionExpired:  {http.StatusUnauthorized, "Your session has ended", "You have been logged in, but not recently enough.", "Log in again and you will be brought back here."},

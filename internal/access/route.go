@@ -10,6 +10,8 @@ type Route struct {
 	// label below. The most specific host wins, then the longest path.
 	From string `yaml:"from"`
 	// To lists the upstream addresses: http, https or h2c (HTTP/2 without TLS).
+	// Required, unless a front end forwards the requests and only asks what
+	// Doorward decides (server.forward_auth).
 	To []string `yaml:"to"`
 	// Label is the sensitivity of the data behind the route, free text for audit.
 	Label string `yaml:"label"`

@@ -177,6 +177,7 @@ func (l *live) reload(ctx context.Context) {
 func (l *live) warnOfRestart(before, now *config.Config) {
 	for key, same := range map[string]bool{
 		"server.listen":       before.Server.Address() == now.Server.Address(),
+		"server.forward_auth": sameSide(&before.Server.ForwardAuth, &now.Server.ForwardAuth),
 		"server.admin":        before.Server.Admin.Listen == now.Server.Admin.Listen && slices.Equal(before.Server.Admin.Hosts, now.Server.Admin.Hosts),
 		"server.tls (on/off)": before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
 		"sessions":            reflect.DeepEqual(before.Sessions, now.Sessions),
@@ -250,4 +251,10 @@ func providerIDs(cfg *config.Config) []string {
 		ids = append(ids, cfg.Providers[i].ID)
 	}
 	return ids
+}
+
+// sameSide reports whether two listeners are opened alike. Who may ask there
+// takes effect at once.
+func sameSide(a, b *proxy.SideDoor) bool {
+	return a.Listen == b.Listen && a.Cert == b.Cert && a.Key == b.Key && a.ClientCA == b.ClientCA
 }

@@ -114,7 +114,7 @@ func Run(ctx context.Context, opts Options) error {
 	go live.follow(ctx)
 
 	// The listeners. A failed one ends the run.
-	failed := make(chan error, 2)
+	failed := make(chan error, 8)
 	server := proxy.NewServer(cfg.Server.Config, door)
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer metrics.Begin(access.Standalone)()
@@ -133,14 +133,19 @@ func Run(ctx context.Context, opts Options) error {
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
-	if err := listen(adminServer, cfg.Server.Admin.Address(), "server.admin.listen", failed); err != nil {
+	if err := listen(adminServer, tcp(cfg.Server.Admin.Address()), "server.admin.listen", failed); err != nil {
 		return err
 	}
 	defer adminServer.Close()
-	if err := listen(server, cfg.Server.Address(), "server.listen", failed); err != nil {
+	if err := listen(server, tcp(cfg.Server.Address()), "server.listen", failed); err != nil {
 		return err
 	}
 	defer server.Close()
+	sides, err := live.openSides(cfg, failed)
+	if err != nil {
+		return err
+	}
+	defer sides.close()
 	ready.set(true)
 	log.Info("serving", "address", cfg.Server.Address(), "tls", cfg.Server.TLS.Enabled(), "admin", cfg.Server.Admin.Address(),
 		"routes", len(cfg.Routes), "config", cfg.Version)
@@ -161,7 +166,7 @@ func Run(ctx context.Context, opts Options) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	// Shutdown does not wait for upgraded connections, Drain does.
-	if err := errors.Join(server.Shutdown(drain), door.Drain(drain)); err != nil {
+	if err := errors.Join(server.Shutdown(drain), sides.shutdown(drain), door.Drain(drain)); err != nil {
 		log.Warn("some requests were cut off", "error", err, "in_flight", door.InFlight())
 		door.Close()
 		// What was cut off still leaves its record.
@@ -172,9 +177,14 @@ func Run(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// listen starts a server on an address.
-func listen(server *http.Server, address, key string, failed chan<- error) error {
-	listener, err := net.Listen("tcp", address)
+// tcp opens a listener on an address.
+func tcp(address string) func() (net.Listener, error) {
+	return func() (net.Listener, error) { return net.Listen("tcp", address) }
+}
+
+// listen starts a server on a listener.
+func listen(server *http.Server, open func() (net.Listener, error), key string, failed chan<- error) error {
+	listener, err := open()
 	if err != nil {
 		return fmt.Errorf("%s: %w; choose another address or stop what uses this one", key, err)
 	}
