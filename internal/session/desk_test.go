@@ -170,7 +170,7 @@ type faultyStore struct {
 	noList        atomic.Bool
 	failPut       atomic.Pointer[func(store.Item) error]
 	afterGet      atomic.Pointer[func(key string)]
-	// feed, if not nil, is all that watchers see.
+	// feed, if not nil, is all that watchers of logins and tickets see.
 	feed    chan store.Change
 	feedEnd sync.Once
 
@@ -224,7 +224,7 @@ func (f *faultyStore) Watch(ctx context.Context, prefix string) (<-chan store.Ch
 	if f.noWatch.Load() {
 		return nil, errDisk
 	}
-	if f.feed != nil {
+	if f.feed != nil && (prefix == loginPrefix || prefix == ticketPrefix) {
 		context.AfterFunc(ctx, func() { f.feedEnd.Do(func() { close(f.feed) }) })
 		return f.feed, nil
 	}
