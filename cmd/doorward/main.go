@@ -87,6 +87,7 @@ func root() *cobra.Command {
 		explainCommand(&s),
 		replayCommand(&s),
 		suggestCommand(&s),
+		importCommand(&s),
 		whoCanCommand(&s),
 		loginCommand(&s),
 		sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),

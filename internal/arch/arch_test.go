@@ -24,7 +24,7 @@ const module = "github.com/doorward/doorward/"
 // that a new one takes its place knowingly.
 var layers = [][]string{
 	{"internal/access"},
-	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/jose"},
+	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/session"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config"},
@@ -40,6 +40,7 @@ var only = map[string][]string{
 	"internal/store":     {"internal/access"},
 	"internal/testidp":   {"internal/access"},
 	"internal/clilogin":  {},
+	"internal/migrate":   {"internal/access"},
 	"internal/jose":      {"internal/access"},
 	"authz":              {"internal/access"},
 	"devicecheck":        {"internal/access"},
@@ -62,7 +63,7 @@ var fences = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/doorward"},
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"go.opentelemetry.io":                 {"internal/telemetry"},
-	"go.yaml.in/yaml/v3":                  {"config", "cmd/doorward"},
+	"go.yaml.in/yaml/v3":                  {"config", "cmd/doorward", "internal/migrate"},
 	"golang.org/x/oauth2":                 {"authn", "signals"},
 	"google.golang.org/grpc":              {"proxy/extauthz"},
 	"net/http/pprof":                      {},
