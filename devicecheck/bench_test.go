@@ -1,8 +1,10 @@
 package devicecheck
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -43,6 +45,70 @@ func BenchmarkLoad50000CSV(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestLargeFleetFits: 50,000 devices, with the room for the next reading beside
+// them, stay well below 100 MB.
+func TestLargeFleetFits(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	s := jsonSource(t, "corp", fleet(50_000))
+	before := heap()
+	i := newInspector(t, Options{Config: Config{Sources: []Source{s}, Match: []string{"claim.id"}}, Keep: &cellar{}})
+	held := int64(heap()) - int64(before)
+	t.Logf("50,000 devices hold %.1f MB", float64(held)/1e6)
+	if i.sources[0].state.Load().size() != 50_000 || held > 100e6 {
+		t.Errorf("%d bytes for %d devices", held, i.sources[0].state.Load().size())
+	}
+}
+
+// BenchmarkKeep50000 packs a snapshot, and BenchmarkLoadKept50000 begins with one.
+func BenchmarkKeep50000(b *testing.B) {
+	inv := manyDevices(b)
+	for b.Loop() {
+		packed, err := pack(inv)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(len(packed)), "bytes")
+	}
+}
+
+func BenchmarkLoadKept50000(b *testing.B) {
+	packed, err := pack(manyDevices(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := unpack(bytes.NewReader(packed), ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkChanges50000 compares two readings that differ in one device.
+func BenchmarkChanges50000(b *testing.B) {
+	old, next := manyDevices(b), manyDevices(b)
+	next.devices[31415].Compliant = access.No
+	for b.Loop() {
+		if signals, all := changes(old, next); len(signals) != 1 || all {
+			b.Fatal(signals, all)
+		}
+	}
+}
+
+func manyDevices(b *testing.B) *inventory {
+	builder := newBuilder("f", "")
+	readJSON(builder, []byte(fleet(50_000)))
+	inv, err := builder.done()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return inv
 }
 
 func BenchmarkLookup(b *testing.B) {
