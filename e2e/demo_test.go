@@ -324,7 +324,7 @@ func TestExplainAgreesWithLive(t *testing.T) {
 				t.Fatal(err)
 			}
 			explained := run(t, "doorward", "explain", "--config", d.configPath(),
-				"--route-url", d.url(app, "/check-"+name), "--as", as, "--output", "json")
+				"--url", d.url(app, "/check-"+name), "--as", as, "--output", "json")
 			var got struct{ Decision access.Decision }
 			if err := json.Unmarshal([]byte(explained.stdout), &got); err != nil {
 				t.Fatalf("%v\n%s%s", err, explained.stdout, explained.stderr)
@@ -336,10 +336,35 @@ func TestExplainAgreesWithLive(t *testing.T) {
 			if want := map[bool]int{true: 0, false: 1}[live.Decision.Outcome == access.Allow]; explained.code != want {
 				t.Errorf("%q on %s: explain ended with %d", name, app, explained.code)
 			}
-			text := run(t, "doorward", "explain", "--config", d.configPath(), "--route-url", d.url(app, "/"), "--as", as)
+			d.explainPast(v, &live)
+			text := run(t, "doorward", "explain", "--config", d.configPath(), "--url", d.url(app, "/"), "--as", as)
 			if !strings.Contains(text.stdout, strings.ToUpper(live.Decision.Outcome.String())) {
 				t.Errorf("%q on %s: the tree does not name the outcome %s:\n%s", name, app, live.Decision.Outcome, text.stdout)
 			}
+		}
+	}
+}
+
+// explainPast asks for a decision by its id, which a refusal page shows: from the
+// audit log and from the admin listener, and gets the recorded verdict.
+func (d *demo) explainPast(v *visitor, live *access.Event) {
+	d.t.Helper()
+	type answer struct {
+		Recorded    access.Decision
+		Tree        struct{ Decision access.Decision }
+		OtherPolicy bool `json:"other_policy"`
+		Differs     bool
+	}
+	var fromLog, fromAdmin answer
+	past := run(d.t, "doorward", "explain", "--config", d.configPath(), "--id", live.Request.ID, "--output", "json")
+	if err := json.Unmarshal([]byte(past.stdout), &fromLog); err != nil {
+		d.t.Fatalf("%v\n%s%s", err, past.stdout, past.stderr)
+	}
+	token := strings.TrimSpace(readFile(d.t, filepath.Join(d.dir, "admin-token")))
+	v.once("GET", "http://"+d.admin+"/api/v1/explain?id="+live.Request.ID, http.Header{"Authorization": {"Bearer " + token}}, nil).json(d.t, &fromAdmin)
+	for where, got := range map[string]answer{"the audit log": fromLog, "the admin listener": fromAdmin} {
+		if got.OtherPolicy || got.Differs || asJSON(got.Recorded) != asJSON(live.Decision) || asJSON(got.Tree.Decision) != asJSON(live.Decision) {
+			d.t.Errorf("%s explains %s as %+v", where, asJSON(live.Decision), got)
 		}
 	}
 }

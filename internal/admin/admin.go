@@ -33,6 +33,8 @@ type Options struct {
 	// Token returns the secret that opens the API at this moment; empty, it opens
 	// for nobody. Default: Config.Token.
 	Token func() access.Secret
+	// Decisions are what the API shows and explains of the policy. Nil: 404.
+	Decisions Decisions
 	// Sessions are the logins the API shows and ends. Nil: 404.
 	Sessions Sessions
 	// Devices are the inventories the API shows. Nil: 404.
@@ -199,7 +201,7 @@ func (a *api) reply(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(append(body, '\n'))
+	w.Write(append(access.HideTokensIn(body), '\n'))
 }
 
 //go:embed index.html

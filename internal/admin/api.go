@@ -31,6 +31,7 @@ func (a *api) endpoints() http.Handler {
 	mux := http.NewServeMux()
 	for _, e := range slices.Concat(
 		a.sessionEndpoints(),
+		a.decisionEndpoints(),
 		a.deviceEndpoints(),
 		a.revocationEndpoints(),
 	) {

@@ -127,7 +127,7 @@ func Run(ctx context.Context, opts Options) error {
 	adminServer := &http.Server{
 		Handler: admin.New(admin.Options{
 			Config: cfg.Server.Admin, Checks: ready.checks, Metrics: metrics.Handler(),
-			Version: opts.Version, Status: live.status, Token: live.adminToken, Sessions: adminSessions{live},
+			Version: opts.Version, Status: live.status, Token: live.adminToken, Sessions: adminSessions{live}, Decisions: adminDecisions{live},
 			Revocations: adminRevocations{live}, Devices: adminDevices{live},
 			Emit: records.Record, Log: log,
 		}),
@@ -205,12 +205,14 @@ type recorder struct {
 	audit   *audit.Log
 	metrics *telemetry.Metrics
 	log     *slog.Logger
+	recent  recent
 }
 
 // Record implements proxy.Recorder.
 func (r *recorder) Record(e *access.Event) {
 	r.metrics.Event(e)
 	telemetry.LogEvent(context.Background(), r.log, e)
+	r.recent.add(e)
 	r.audit.Record(e) // last: the event is the log's from here on
 }
 
