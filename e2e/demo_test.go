@@ -61,7 +61,7 @@ func (d *demo) waitForEvent(fits func(*access.Event) bool) access.Event {
 	return waitForEvent(d.t, filepath.Join(d.dir, "audit.jsonl"), fits)
 }
 
-func waitForEvent(t *testing.T, log string, fits func(*access.Event) bool) access.Event {
+func waitForEvent(t testing.TB, log string, fits func(*access.Event) bool) access.Event {
 	t.Helper()
 	var found access.Event
 	eventually(t, "an audit event", func() bool {
@@ -76,7 +76,7 @@ func waitForEvent(t *testing.T, log string, fits func(*access.Event) bool) acces
 }
 
 // eventually waits for something another process does.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -399,7 +399,7 @@ func TestRestartAndBrokenConfiguration(t *testing.T) {
 }
 
 // replace writes a file as an editor does: a new one, renamed over the old.
-func replace(t *testing.T, path, text string) {
+func replace(t testing.TB, path, text string) {
 	t.Helper()
 	rememberFile(path)
 	remember([]byte(text))

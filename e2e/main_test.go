@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 
 // part returns the path of a real part, skips the test where it is missing, and
 // fails it where `make test` promised that it is there.
-func part(t *testing.T, name string) string {
+func part(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err == nil {
@@ -60,7 +60,7 @@ func part(t *testing.T, name string) string {
 
 // process is a program under test.
 type process struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	done chan struct{}
 	mu   sync.Mutex
@@ -70,13 +70,13 @@ type process struct {
 }
 
 // start runs a program of ours and collects what it prints.
-func start(t *testing.T, name string, args ...string) *process {
+func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	return startCommand(t, exec.Command(filepath.Join(binaries, name), args...))
 }
 
 // startCommand runs a program and collects what it prints.
-func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, done: make(chan struct{})}
 	p.line = sync.NewCond(&p.mu)
@@ -172,7 +172,7 @@ var lastPort atomic.Int32
 // freeAddress returns a loopback address that stays free until somebody listens
 // there: below the range from which the system picks ports for connections and
 // for listeners that name none, and never the same one twice.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		port := 11000 + (int(lastPort.Add(1))+os.Getpid()*17)%20000

@@ -15,7 +15,7 @@ import (
 )
 
 // writeFile puts a file into a folder and returns its path.
-func writeFile(t *testing.T, dir, name, text string) string {
+func writeFile(t testing.TB, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	remember([]byte(text))
@@ -26,7 +26,7 @@ func writeFile(t *testing.T, dir, name, text string) string {
 }
 
 // readFile returns the text of a file.
-func readFile(t *testing.T, path string) string {
+func readFile(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -128,7 +128,7 @@ func TestStoppingLetsRequestsFinish(t *testing.T) {
 }
 
 // serveApp serves an application and returns its URL.
-func serveApp(t *testing.T, handler http.HandlerFunc) string {
+func serveApp(t testing.TB, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)

@@ -18,7 +18,7 @@ import (
 
 // fleet is several replicas behind one address.
 type fleet struct {
-	t        *testing.T
+	t        testing.TB
 	provider *testidp.Provider
 	port     string // of the address that visitors know
 	replicas []*site
@@ -27,9 +27,16 @@ type fleet struct {
 // startFleet runs n replicas of one configuration. sessions is its section.
 func startFleet(t *testing.T, n int, sessions string) *fleet {
 	t.Helper()
-	app := serveApp(t, func(w http.ResponseWriter, r *http.Request) {
+	return startFleetOf(t, n, sessions, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "<p>hello %s</p>", r.Header.Get("X-User"))
-	})
+	}, nil)
+}
+
+// startFleetOf is startFleet with another application, and with changes to the
+// configuration of each replica.
+func startFleetOf(t testing.TB, n int, sessions string, handler http.HandlerFunc, edit func(text string) string) *fleet {
+	t.Helper()
+	app := serveApp(t, handler)
 	f := &fleet{t: t}
 	_, f.port, _ = net.SplitHostPort(freeAddress(t))
 	f.provider = startProvider(t, f.at("auth", "/.doorward/callback"), func(o *testidp.Options) {
@@ -38,7 +45,7 @@ func startFleet(t *testing.T, n int, sessions string) *fleet {
 	for range n {
 		s := &site{addr: freeAddress(t), admin: freeAddress(t), dir: t.TempDir()}
 		writeFile(t, s.dir, "secret", "s3cret")
-		s.config = writeFile(t, s.dir, "doorward.yaml", fmt.Sprintf(`version: 1
+		text := fmt.Sprintf(`version: 1
 server: {listen: %q, auth_url: %q, admin: {listen: %q}}
 sessions: %s
 audit: {to: [{file: {path: audit.jsonl}}]}
@@ -47,7 +54,11 @@ providers:
   - {id: corp, issuer: %q, client_id: doorward, client_secret: {file: secret}}
 routes:
   - {id: app, from: %q, to: [%q], headers: {X-User: user}, allow: [{name: all, any_user: true}]}
-`, s.addr, f.at("auth", ""), s.admin, sessions, f.provider.Issuer(), f.at("app", ""), app))
+`, s.addr, f.at("auth", ""), s.admin, sessions, f.provider.Issuer(), f.at("app", ""), app)
+		if edit != nil {
+			text = edit(text)
+		}
+		s.config = writeFile(t, s.dir, "doorward.yaml", text)
 		s.process = start(t, "doorward", "serve", "--config", s.config)
 		f.replicas = append(f.replicas, s)
 	}
@@ -82,7 +93,7 @@ func (f *fleet) via(v *visitor, replica int) *visitor {
 }
 
 // onRedis is the section of a configuration that shares a server.
-func onRedis(t *testing.T, server *redistest.Server) string {
+func onRedis(t testing.TB, server *redistest.Server) string {
 	t.Helper()
 	t.Setenv("REDIS_URL", "redis://"+server.Addr)
 	return "{store: {redis: {url: {env: REDIS_URL}}}}"

@@ -18,7 +18,7 @@ type result struct {
 }
 
 // run runs one of our commands to its end.
-func run(t *testing.T, name string, args ...string) result {
+func run(t testing.TB, name string, args ...string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
 	cmd := exec.Command(filepath.Join(binaries, name), args...)

@@ -17,7 +17,7 @@ import (
 
 // startProvider runs the sample provider in the test, where it can be made to
 // misbehave. Its client is "doorward" with the secret "s3cret".
-func startProvider(t *testing.T, callback string, change func(*testidp.Options)) *testidp.Provider {
+func startProvider(t testing.TB, callback string, change func(*testidp.Options)) *testidp.Provider {
 	t.Helper()
 	addr := freeAddress(t)
 	options := testidp.Options{

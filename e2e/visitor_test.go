@@ -17,7 +17,7 @@ import (
 // visitor is a person with a cookie jar who follows links and fills in forms,
 // in the way of a browser without scripts.
 type visitor struct {
-	t      *testing.T
+	t      testing.TB
 	client *http.Client
 	// header is added to every request.
 	header http.Header
@@ -31,7 +31,7 @@ type page struct {
 	body   string
 }
 
-func newVisitor(t *testing.T) *visitor {
+func newVisitor(t testing.TB) *visitor {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func (v *visitor) confirm(p page) page {
 }
 
 // form returns the target and the fields of the first form on a page.
-func form(t *testing.T, p page) (string, url.Values) {
+func form(t testing.TB, p page) (string, url.Values) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(p.body))
 	if err != nil {
@@ -169,7 +169,7 @@ func attribute(node *html.Node, name string) string {
 }
 
 // text returns what a page says, without markup and with single blanks.
-func (p page) text(t *testing.T) string {
+func (p page) text(t testing.TB) string {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(p.body))
 	if err != nil {
@@ -185,7 +185,7 @@ func (p page) text(t *testing.T) string {
 }
 
 // says fails the story unless the page has this status and all these words.
-func (p page) says(t *testing.T, status int, words ...string) {
+func (p page) says(t testing.TB, status int, words ...string) {
 	t.Helper()
 	if p.status != status {
 		t.Errorf("%s answered %d, want %d:\n%s", p.url, p.status, status, p.body)
@@ -200,7 +200,7 @@ func (p page) says(t *testing.T, status int, words ...string) {
 }
 
 // json decodes a page that is a JSON object.
-func (p page) json(t *testing.T, into any) {
+func (p page) json(t testing.TB, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(p.body), into); err != nil {
 		t.Fatalf("%s is no JSON: %v\n%s", p.url, err, p.body)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/doorward/doorward/authn"
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/admin"
 	"github.com/doorward/doorward/internal/session"
@@ -15,9 +16,10 @@ import (
 func (l *live) adminToken() access.Secret { return l.current.Load().cfg.Server.Admin.Token }
 
 // person finds who PROVIDER:SUB is in terms of sessions, which know issuers.
-func (l *live) person(user string) (session.Match, error) {
+func person(providers []authn.Provider, user string) (session.Match, error) {
 	provider, subject, ok := strings.Cut(user, ":")
-	for _, p := range l.current.Load().cfg.Providers {
+	for i := range providers {
+		p := &providers[i]
 		if ok && subject != "" && p.ID == provider {
 			return session.Match{Issuer: p.IssuerName(), Subject: subject}, nil
 		}
@@ -33,7 +35,7 @@ func (a adminSessions) List(ctx context.Context, user string, limit int) ([]acce
 	var match session.Match
 	if user != "" {
 		var err error
-		if match, err = a.person(user); err != nil {
+		if match, err = person(a.current.Load().cfg.Providers, user); err != nil {
 			return nil, false, err
 		}
 	}
@@ -65,7 +67,7 @@ func (a adminRevocations) Revoke(ctx context.Context, r access.Revocation) (acce
 	var match session.Match
 	if r.User != "" {
 		var err error
-		if match, err = a.person(r.User); err != nil {
+		if match, err = person(a.current.Load().cfg.Providers, r.User); err != nil {
 			return r, 0, err
 		}
 		r.Issuer, r.Subject = match.Issuer, match.Subject

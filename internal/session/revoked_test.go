@@ -56,6 +56,13 @@ func TestRevocationIsNotBefore(t *testing.T) {
 			t.Errorf("%+v %v", list, err)
 		}
 
+		// An older one changes nothing.
+		again := alice
+		again.At = before
+		if late, err := there.NotBefore(there.ctx, again); err != nil || !late.At.Equal(r.At) {
+			t.Errorf("%+v %v", late, err)
+		}
+
 		if known, err := there.Lift(there.ctx, r.ID); !known || err != nil {
 			t.Error(known, err)
 		}
