@@ -4,13 +4,14 @@
 GO ?= go
 FUZZTIME ?= 2s
 
-.PHONY: build test demo lint fuzz parts generate bench
+.PHONY: build test demo lint fuzz parts generate bench charts
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
 
 test: parts lint
 	DOORWARD_REQUIRE_PARTS=1 $(GO) test -race -timeout 12m ./...
+	$(MAKE) --no-print-directory charts
 	$(MAKE) --no-print-directory bench BENCHTIME=10x
 	$(MAKE) --no-print-directory fuzz
 
@@ -18,6 +19,11 @@ test: parts lint
 # independent OpenID provider and Redis.
 parts:
 	./e2e/parts.sh
+
+# The chart and the manifests: linted, rendered and checked with Helm's own
+# packages, in a module of its own. Vet would look at all of them.
+charts:
+	cd deploy/helm && $(GO) test -vet=off ./...
 
 demo:
 	$(GO) run ./cmd/demo
