@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 func part(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
+	if err != nil { // where servers are, which only root's PATH has
+		path, err = exec.LookPath(filepath.Join("/usr/sbin", name))
+	}
 	if err == nil {
 		return path
 	}

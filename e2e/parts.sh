@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+PATH=$PATH:/usr/sbin # where servers are, also for those whose PATH has no such place
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need chromium chromium
@@ -10,6 +11,8 @@ need node nodejs
 need npm npm
 need openssl openssl
 need gcc gcc # the race detector links with it
+need nginx nginx-light
+need caddy caddy
 need redis-server redis-server
 need redis-sentinel redis-sentinel
 need redis-cli redis-tools
