@@ -48,6 +48,13 @@ func (l *laptops) cure() {
 	l.truth = true
 }
 
+// forget makes it slow to answer, with the laptop failing.
+func (l *laptops) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slow, l.passes = true, false
+}
+
 // compliantOnly wants a login, and then a compliant device.
 func compliantOnly(req *access.Request) access.Decision {
 	if d := loginFirst(req); d.Outcome != access.Allow || req.Device.Compliant == access.Yes {
@@ -57,11 +64,17 @@ func compliantOnly(req *access.Request) access.Decision {
 		Needs: []access.Need{{Reason: access.DeviceNotCompliant, Source: "inv", Fix: "https://it.example/fix"}}}
 }
 
-func laptopWorld(t *testing.T) (*world, *laptops, *time.Time) {
-	l, now := &laptops{}, epoch
+// doorClock is what time the door thinks it is.
+type doorClock struct{ since atomic.Int64 }
+
+func (c *doorClock) now() time.Time          { return epoch.Add(time.Duration(c.since.Load())) }
+func (c *doorClock) advance(d time.Duration) { c.since.Add(int64(d)) }
+
+func laptopWorld(t *testing.T) (*world, *laptops, *doorClock) {
+	l, c := &laptops{}, &doorClock{}
 	w := loginWorld(t, compliantOnly, func(w *world) { w.snapshot.Inspect, w.snapshot.Recheck = l, l })
-	w.door.now = func() time.Time { return now }
-	return w, l, &now
+	w.door.now = c.now
+	return w, l, c
 }
 
 // fromPage are the headers of a browser that posts a form of our own page.
@@ -96,7 +109,7 @@ func TestCheckAgainTellsTheTruth(t *testing.T) {
 		t.Errorf("recorded as a decision on another address: %+v", got)
 	}
 
-	*now = now.Add(time.Minute)
+	now.advance(time.Minute)
 	l.cure()
 	res, _ = w.ask("POST", recheckURL+"?return=%2Forders%3Fx%3D1", fromPage()...)
 	if res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "http://app.example/orders?x=1" || l.asked.Load() != 2 {
@@ -115,13 +128,13 @@ func TestCheckAgainForPrograms(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &doc); err != nil || res.StatusCode != 403 || doc.Reason != "device_not_compliant" || doc.Notice == "" || len(doc.Needs) != 1 || doc.Needs[0].Fix == "" {
 		t.Errorf("%d %s (%v)", res.StatusCode, body, err)
 	}
-	*now = now.Add(time.Minute)
+	now.advance(time.Minute)
 	l.cure()
 	if res, body := w.ask("POST", recheckURL+"?return=/x", fetch...); res.StatusCode != 200 || strings.TrimSpace(body) != `{"outcome":"allow"}` {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
-	*now = now.Add(time.Minute)
-	l.slow, l.passes = true, false
+	now.advance(time.Minute)
+	l.forget()
 	if _, body := w.ask("POST", recheckURL, fetch...); !strings.Contains(body, "has not answered yet") {
 		t.Errorf("got %s", body)
 	}
@@ -185,11 +198,11 @@ func TestCheckAgainIsLimited(t *testing.T) {
 	if got := post("bob"); got != 403 {
 		t.Errorf("alice's checks kept bob from his: %d", got)
 	}
-	*now = now.Add(oneRechecks.every)
+	now.advance(oneRechecks.every)
 	if first, second := post("alice"), post("alice"); first != 403 || second != 429 {
 		t.Errorf("ten seconds later: %d, %d", first, second)
 	}
-	*now = now.Add(time.Minute)
+	now.advance(time.Minute)
 	l.asked.Store(0)
 	for n := range 30 {
 		post("visitor-" + strings.Repeat("x", n))
