@@ -3,7 +3,6 @@ package authn
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -108,16 +107,11 @@ func (a *authority) find(chain []*x509.Certificate, now time.Time) (string, erro
 // for. The answer may be relied on until a moment within its validity.
 func (a *authority) verify(chain []*x509.Certificate, now time.Time) (string, time.Time, error) {
 	leaf := chain[0]
+	id, err := access.SVID(leaf)
 	switch {
-	case len(leaf.URIs) != 1:
-		return "", now, fmt.Errorf("the certificate has %d URIs", len(leaf.URIs))
-	case leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
-		return "", now, errors.New("the certificate is that of an authority")
-	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return "", now, errors.New("the certificate is not for signatures")
-	}
-	id := leaf.URIs[0].String()
-	if !access.IsSPIFFE(id) || !strings.HasPrefix(id, a.prefix) {
+	case err != nil:
+		return "", now, err
+	case !strings.HasPrefix(id, a.prefix):
 		return "", now, fmt.Errorf("%.200q is no id of this trust domain", id)
 	}
 	between := x509.NewCertPool()

@@ -226,13 +226,7 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 	}
 	entry.compileTargets(f)
 	entry.compileHeaders(f.At("headers"))
-	tls := route.UpstreamTLS
-	if (tls.ClientCert == "") != (tls.ClientKey == "") {
-		f.At("upstream_tls").Add("give both or none", "client_cert and client_key belong together")
-	}
-	if tls != (access.UpstreamTLS{}) && len(entry.targets) > 0 && entry.targets[0].Scheme != "https" {
-		f.At("upstream_tls").Add("use https in to", "the upstream is reached without TLS")
-	}
+	validateUpstreamTLS(&route.UpstreamTLS, len(entry.targets) == 0 || entry.targets[0].Scheme == "https", f.At("upstream_tls"))
 	if r := route.Recheck; r != 0 && r.Std() < shortestRecheck {
 		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)
 	}

@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -93,7 +91,7 @@ func newUpstream(entry *Entry, dial dialer) (*upstream, error) {
 	}
 	timeout := route.Timeout.Or(defaultTimeout)
 	made := sha256.New()
-	fmt.Fprintf(made, "%q %q %v %s %x", route.ID, route.To, timeout, conf.ServerName, digest)
+	fmt.Fprintf(made, "%q %q %v %x", route.ID, route.To, timeout, digest)
 	var protocols http.Protocols
 	if entry.h2c {
 		protocols.SetUnencryptedHTTP2(true)
@@ -126,43 +124,6 @@ func newUpstream(entry *Entry, dial dialer) (*upstream, error) {
 	}
 	made.Sum(u.made[:0])
 	return u, nil
-}
-
-// clientTLS reads the files of `upstream_tls`. The digest covers their content.
-func clientTLS(c *access.UpstreamTLS) (*tls.Config, []byte, error) {
-	conf := &tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}
-	digest := sha256.New()
-	if c.CA != "" {
-		pool, pem, err := readPool(c.CA)
-		if err != nil {
-			return nil, nil, err
-		}
-		digest.Write(pem)
-		conf.RootCAs = pool
-	}
-	if c.ClientCert != "" {
-		cert, err := tls.LoadX509KeyPair(c.ClientCert, c.ClientKey)
-		if err != nil {
-			return nil, nil, fmt.Errorf("client certificate %s: %w", c.ClientCert, err)
-		}
-		for _, der := range cert.Certificate {
-			digest.Write(der)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
-	return conf, digest.Sum(nil), nil
-}
-
-func readPool(file string) (*x509.CertPool, []byte, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("%s holds no certificate", file)
-	}
-	return pool, pem, nil
 }
 
 // roundTrip sends a request to the next upstream address in turn, and to
@@ -209,6 +170,7 @@ func upstreamReason(err error) access.Reason {
 	var (
 		unreached *dialError
 		timeout   interface{ Timeout() bool }
+		wrong     *wrongUpstream
 		badCert   *tls.CertificateVerificationError
 		badRecord tls.RecordHeaderError
 		op        *net.OpError
@@ -216,6 +178,8 @@ func upstreamReason(err error) access.Reason {
 	switch {
 	case errors.As(err, &unreached):
 		return access.UpstreamUnreachable
+	case errors.As(err, &wrong):
+		return access.UpstreamIdentityWrong
 	case errors.As(err, &badCert), errors.As(err, &badRecord), errors.Is(err, http.ErrSchemeMismatch),
 		errors.As(err, &op) && slices.Contains([]string{"remote error", "local error"}, op.Op): // a TLS alert
 		return access.UpstreamTLSFailed

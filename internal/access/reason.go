@@ -121,9 +121,12 @@ const (
 	UpstreamUnreachable Reason = "upstream_unreachable"
 	UpstreamTimeout     Reason = "upstream_timeout"
 	UpstreamTLSFailed   Reason = "upstream_tls_failed"
-	UpstreamBroken      Reason = "upstream_broken"
-	ShuttingDown        Reason = "shutting_down"
-	ClientGone          Reason = "client_gone"
+	// UpstreamIdentityWrong is for an upstream that proved to be somebody else than
+	// the route names.
+	UpstreamIdentityWrong Reason = "upstream_identity_wrong"
+	UpstreamBroken        Reason = "upstream_broken"
+	ShuttingDown          Reason = "shutting_down"
+	ClientGone            Reason = "client_gone"
 )
 
 // Info is what a reason means: the status of the answer and the visitor's text.
@@ -219,15 +222,16 @@ var infos = map[Reason]Info{
 	GroupsUnknown: {http.StatusForbidden, "Your groups are not known", "Your identity provider did not say which groups you belong to, because there are too many.", "Ask your IT department to limit the groups it sends to this application."},
 	DeniedByRule:  {http.StatusForbidden, "This is not permitted", "A rule of this application forbids what you asked for.", "The owner of the application can tell you more."},
 
-	InternalError:       {http.StatusInternalServerError, "Something went wrong", "A fault on our side kept this request from being decided, so it was refused.", "Try again. If it keeps failing, give your help desk the incident number below."},
-	StoreUnavailable:    {http.StatusServiceUnavailable, "Sessions cannot be read right now", "The place where sessions are kept does not answer.", "Try again in a minute."},
-	AuditUnavailable:    {http.StatusServiceUnavailable, "Nothing can be recorded right now", "Every access has to be recorded, and the record cannot be written.", "Try again in a minute."},
-	UpstreamUnreachable: {http.StatusBadGateway, "The application does not answer", "You may use this application, but it cannot be reached.", "Try again in a minute."},
-	UpstreamTimeout:     {http.StatusGatewayTimeout, "The application is too slow", "You may use this application, but it did not answer in time.", "Try again in a minute."},
-	UpstreamTLSFailed:   {http.StatusBadGateway, "The application could not prove who it is", "The certificate of the application was not accepted, so nothing was sent to it.", "The owner of the application has to renew its certificate."},
-	UpstreamBroken:      {http.StatusBadGateway, "The application answered badly", "The application's answer does not follow the HTTP standard.", "Try again in a minute."},
-	ShuttingDown:        {http.StatusServiceUnavailable, "This door is closing", "The service is being restarted.", "Try again in a moment."},
-	ClientGone:          {499, "The visitor left", "The connection was closed before the answer was complete.", ""},
+	InternalError:         {http.StatusInternalServerError, "Something went wrong", "A fault on our side kept this request from being decided, so it was refused.", "Try again. If it keeps failing, give your help desk the incident number below."},
+	StoreUnavailable:      {http.StatusServiceUnavailable, "Sessions cannot be read right now", "The place where sessions are kept does not answer.", "Try again in a minute."},
+	AuditUnavailable:      {http.StatusServiceUnavailable, "Nothing can be recorded right now", "Every access has to be recorded, and the record cannot be written.", "Try again in a minute."},
+	UpstreamUnreachable:   {http.StatusBadGateway, "The application does not answer", "You may use this application, but it cannot be reached.", "Try again in a minute."},
+	UpstreamTimeout:       {http.StatusGatewayTimeout, "The application is too slow", "You may use this application, but it did not answer in time.", "Try again in a minute."},
+	UpstreamTLSFailed:     {http.StatusBadGateway, "The application could not prove who it is", "The certificate of the application was not accepted, so nothing was sent to it.", "The owner of the application has to renew its certificate."},
+	UpstreamIdentityWrong: {http.StatusBadGateway, "Another application answered", "Who answered is not the application behind this address, so nothing was sent to it.", "The owner of the application has to look at its certificate and its address."},
+	UpstreamBroken:        {http.StatusBadGateway, "The application answered badly", "The application's answer does not follow the HTTP standard.", "Try again in a minute."},
+	ShuttingDown:          {http.StatusServiceUnavailable, "This door is closing", "The service is being restarted.", "Try again in a moment."},
+	ClientGone:            {499, "The visitor left", "The connection was closed before the answer was complete.", ""},
 }
 
 // Info returns what the reason means. A reason outside the list, also the empty

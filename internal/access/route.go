@@ -230,8 +230,21 @@ type UpstreamTLS struct {
 	// ClientKey belongs to ClientCert.
 	ClientKey string `yaml:"client_key" doorward:"file"`
 	// ServerName is the name the upstream's certificate must carry, where it
-	// differs from the host in `to`.
+	// differs from the host in `to`. With spiffe it is only asked for (SNI).
 	ServerName string `yaml:"server_name"`
+	// SAN lists names, in DNS or IP addresses, of which the certificate must carry
+	// one in addition, exactly as it is written here. Anybody else is answered
+	// with `upstream_identity_wrong` before anything of a request is sent.
+	SAN []string `yaml:"san"`
+	// SPIFFE is the id of the workload the upstream must be, such as
+	// `spiffe://prod.example/billing`, instead of having the host's name. Needs ca,
+	// with the authorities of its trust domain.
+	SPIFFE string `yaml:"spiffe"`
+}
+
+// IsZero reports whether nothing is configured.
+func (u *UpstreamTLS) IsZero() bool {
+	return u.CA == "" && u.ClientCert == "" && u.ClientKey == "" && u.ServerName == "" && len(u.SAN) == 0 && u.SPIFFE == ""
 }
 
 // Group is a name that rules may use.

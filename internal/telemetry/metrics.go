@@ -162,7 +162,7 @@ func (m *Metrics) decision(e *access.Event) {
 	m.duration.WithLabelValues(route).Observe(e.Response.Duration.Seconds())
 	m.decide.Observe(e.Response.Decide.Seconds())
 	switch e.Response.Reason {
-	case access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamBroken:
+	case access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamIdentityWrong, access.UpstreamBroken:
 		m.upstreamErrors.WithLabelValues(route, string(e.Response.Reason)).Inc()
 	}
 	if e.Candidate != nil {
