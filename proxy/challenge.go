@@ -124,10 +124,12 @@ func (p *passage) refuse(reason access.Reason) {
 		return
 	}
 	rf := p.refusal(reason)
-	switch kindOf(p.in) {
-	case grpcCall:
+	switch kind := kindOf(p.in); {
+	case kind == grpcCall && p.answering == ourselves:
+		// Its status is 200, which would be a yes to a front end. They know how to
+		// tell gRPC of other statuses, and so do its clients.
 		refuseGRPC(p.out, rf)
-	case navigation, form:
+	case kind == navigation || kind == form:
 		if p.entry != nil {
 			rf.App = p.req.Host
 			rf.User = displayName(&p.req.Identity)

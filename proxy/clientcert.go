@@ -125,6 +125,17 @@ func (h *certHops) among(addr netip.Addr) bool {
 // inspect tells of it.
 func (p *passage) receiveCertificate(peer netip.Addr, trusted bool) {
 	r, hops := p.in, p.gen.certHops
+	if p.question != nil && p.question.Certificate != "" {
+		r.TLS = nil
+		chain, err := pemChain(p.question.Certificate)
+		if err != nil {
+			p.certificate = access.DeviceCertInvalid
+			p.note(fmt.Errorf("the certificate that a front end tells of: %w", err))
+			return
+		}
+		r.TLS = &tls.ConnectionState{PeerCertificates: chain}
+		return
+	}
 	if !hops.among(peer) {
 		if trusted && relayed(r.Header) {
 			r.TLS = nil // a certificate would be the proxy's, not the visitor's

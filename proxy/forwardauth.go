@@ -24,6 +24,9 @@ const (
 	byStatus
 	// asPage: the answer to a request that was refused byStatus.
 	asPage
+	// asVerdict: the front end gets the verdict and, beside it, the answer for the
+	// visitor. See Door.Authorize.
+	asVerdict
 )
 
 // answerForms are the values of the parameter `as` of access.AuthPath.
@@ -154,7 +157,7 @@ func (p *passage) answer() {
 		return
 	}
 	if p.isReserved() {
-		p.refuseBefore(access.Because(access.NoRoute, errReservedAsked))
+		p.refuseBefore(access.Because(access.BadRequest, errReservedAsked))
 		return
 	}
 	if err := p.gate(); err != nil {
@@ -185,6 +188,11 @@ func (p *passage) permit() {
 		p.out.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
+	if p.answering == asVerdict {
+		p.verdict.HandOn, p.verdict.Remove = p.handedOver()
+		p.out.WriteHeader(http.StatusOK)
+		return
+	}
 	for name, values := range p.handedOn() {
 		h[name] = values
 	}
@@ -196,9 +204,8 @@ func (p *passage) permit() {
 func (p *passage) handedOn() http.Header {
 	facts := http.Header{}
 	for _, name := range []string{"Cookie", "Authorization"} {
-		if values := p.in.Header[name]; len(values) > 0 {
-			facts[name] = []string{strings.Join(values, "; ")}
-		}
+		facts[name] = p.in.Header[name]
+		joinHeader(facts, name)
 	}
 	p.outHeader(facts)
 	out := http.Header{}
@@ -209,6 +216,11 @@ func (p *passage) handedOn() http.Header {
 		out[rule.name] = []string{strings.Join(facts[rule.name], "")}
 	}
 	return out
+}
+
+// joinHeader makes one header of several. HTTP/2 splits cookies (RFC 9113 §8.2.3).
+func joinHeader(h http.Header, name string) {
+	setOrDelete(h, name, strings.Join(h[name], "; "))
 }
 
 // here is the path and query of the request, as links and redirects name it.

@@ -313,6 +313,10 @@ func (p *passage) match() error {
 		return access.Becausef(access.NoRoute, "no route for %s", strconv.Quote(req.Origin()))
 	}
 	p.entry, req.Route = entry, entry.Route.ID
+	if p.question != nil && p.question.Route != "" && p.question.Route != entry.Route.ID {
+		return access.Becausef(access.BadRequest, "the front end asks on behalf of route %s, the address is one of route %s",
+			strconv.Quote(p.question.Route), entry.Route.ID)
+	}
 	if extra := p.path.Ambiguous &^ entry.ambiguous; extra != 0 {
 		return access.Because(access.AmbiguousPath, errAmbiguous)
 	}

@@ -57,6 +57,9 @@ type passage struct {
 	// answering is how to answer, where a front end asks about a request that it
 	// forwards itself.
 	answering answering
+	verdict   *Verdict
+	question  *Question
+	told      http.Header // of the question, before anything was removed
 	assertion string
 	groups    []string
 	sent      bool  // the upstream has been asked
