@@ -146,7 +146,7 @@ func checkRoutes(f *File, at access.Faults) {
 		at.At("routes").Add("add a route; docs/config.md shows one", "there is no route, so that every request would be refused")
 	}
 	for i := range f.Routes {
-		if len(f.Routes[i].To) == 0 && !f.Server.ForwardAuth.Enabled() {
+		if len(f.Routes[i].To) == 0 && !f.Server.Asked() {
 			at.At("routes[%d].to", i).Add("list at least one upstream address", "the route leads nowhere")
 		}
 	}

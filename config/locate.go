@@ -42,6 +42,7 @@ func (d *decoder) locate(f *File) {
 		d.certificate(at+".client_cert", &upstream.ClientCert, at+".client_key", &upstream.ClientKey)
 	}
 	d.sideDoor("server.forward_auth", &f.Server.ForwardAuth)
+	d.sideDoor("server.ext_authz", &f.Server.ExtAuthz)
 	d.authorities("server.tls.client_ca", &f.Server.TLS.ClientCA)
 	for i := range f.Server.TLS.Certificates {
 		at, pair := fmt.Sprintf("server.tls.certificates[%d]", i), &f.Server.TLS.Certificates[i]

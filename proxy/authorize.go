@@ -59,11 +59,11 @@ func Refused(why error) *Verdict {
 // record. Whatever goes wrong is a refusal.
 func (d *Door) Authorize(q *Question) (v *Verdict) {
 	answer := &answerBook{header: http.Header{}}
-	sent := q.Request.Header.Clone()
+	told := toldBy(q.Request.Header)
 	p := d.begin(answer, q.Request)
 	p.req.Door, p.answering, p.question = q.Door, asVerdict, q
 	v = &Verdict{Request: p.req, Decision: p.dec}
-	p.verdict, p.told = v, sent
+	p.verdict, p.told = v, told
 	defer func() {
 		if gone := recover(); gone != nil && gone != http.ErrAbortHandler {
 			panic(gone)
@@ -76,6 +76,15 @@ func (d *Door) Authorize(q *Question) (v *Verdict) {
 	defer p.finish()
 	p.answer()
 	return v
+}
+
+// toldBy keeps the headers of a question before the stations change them.
+func toldBy(h http.Header) http.Header {
+	told := h.Clone()
+	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"} {
+		told[name] = nil // the front end's word; the visitor's may be beside it
+	}
+	return told
 }
 
 // MayAsk reports whether somebody may put questions at a side door of the

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/doorward/doorward/internal/access"
@@ -141,6 +143,62 @@ func TestQuestionWithCertificate(t *testing.T) {
 		w.rec.event(t)
 		if !slices.Equal(by.names, want) || v.Allowed != (cert == "" || want != nil) || !v.Allowed && v.Decision.Reason != access.DeviceCertInvalid {
 			t.Errorf("%q: %v, %+v", cert, by.names, v.Decision)
+		}
+	}
+}
+
+// Envoy over HTTP repeats the request behind a prefix. Who could say something
+// about it in headers says nothing.
+func TestForwardAuthInPlace(t *testing.T) {
+	w, _ := askingWorld(t)
+	side := httptest.NewServer(w.door.ForwardAuth())
+	t.Cleanup(side.Close)
+	ask := func(method, target string, headers ...string) *http.Response {
+		req, err := http.NewRequest(method, side.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.URL.Opaque, req.Host = target, "shop.example"
+		for i := 0; i < len(headers); i += 2 {
+			req.Header.Add(headers[i], headers[i+1])
+		}
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res
+	}
+	known := []string{"X-Forwarded-Proto", "https", "X-Forwarded-For", "203.0.113.7", "Cookie", asAlice}
+	res := ask("DELETE", access.AuthInPlacePath+"/a?b=c", append(known, "X-Forwarded-Uri", "/public", "X-Forwarded-Host", "evil.example", "X-Forwarded-Method", "GET",
+		"Remote-User", "root", "X_Forwarded_User", "root", "X-Nothing", "root")...)
+	e := w.rec.event(t)
+	if res.StatusCode != 200 || e.Request.Method != "DELETE" || e.Request.Path != "/a" || e.Request.Query != "b=c" || e.Request.Host != "shop.example" || e.Request.Network.IP.String() != "203.0.113.7" {
+		t.Fatalf("%d %+v", res.StatusCode, e.Request)
+	}
+	remove := strings.Split(res.Header.Get("X-Envoy-Auth-Headers-To-Remove"), ",")
+	for _, name := range []string{"remote-user", "x_forwarded_user", "x-nothing", "x-forwarded-uri", "cookie"} {
+		if !slices.Contains(remove, name) {
+			t.Errorf("%s may stay: %v", name, remove)
+		}
+	}
+	if res.Header.Get("X-Forwarded-User") != "corp:alice" || slices.Contains(remove, "x-forwarded-user") {
+		t.Errorf("%v", res.Header)
+	}
+	if res := ask("GET", access.AuthInPlacePath+"/", "X-Forwarded-Proto", "https", "X-Forwarded-For", "203.0.113.7", "Accept", "text/html"); res.StatusCode != 302 {
+		t.Errorf("%d", res.StatusCode)
+	}
+	for name, c := range map[string][]string{
+		"no scheme":   append([]string{"/"}, known[2:]...),
+		"no client":   append([]string{"/"}, "X-Forwarded-Proto", "https", "Cookie", asAlice),
+		"two schemes": append([]string{"/", "X-Forwarded-Proto", "http"}, known...),
+		"two slashes": append([]string{"//a"}, known...),
+		"our own":     append([]string{access.LoginPath}, known...),
+		"no address":  append([]string{""}, known...),
+		"a neighbour": append([]string{"ra"}, known...),
+	} {
+		if res := ask("GET", access.AuthInPlacePath+c[0], c[1:]...); res.StatusCode < 400 {
+			t.Errorf("%s: %d", name, res.StatusCode)
 		}
 	}
 }

@@ -42,6 +42,10 @@ type Config struct {
 	// and forward them themselves: nginx (auth_request), Caddy and Traefik
 	// (forward_auth). See deploy/forward-auth.
 	ForwardAuth SideDoor `yaml:"forward_auth"`
+	// ExtAuthz is the listener for Envoy and everything built on it: ext_authz v3
+	// over gRPC. The certificates of visitors that Envoy tells of
+	// (include_peer_certificate) are verified with tls.client_ca. See deploy/envoy.
+	ExtAuthz SideDoor `yaml:"ext_authz"`
 
 	// MaxHeaderBytes is the most header data a request may bring. More is
 	// answered 431. Default 65536.
@@ -91,6 +95,9 @@ type Certificate struct {
 	Key string `yaml:"key" doorward:"file"`
 }
 
+// Asked reports whether front ends forward requests and only ask.
+func (c *Config) Asked() bool { return c.ForwardAuth.Enabled() || c.ExtAuthz.Enabled() }
+
 // Enabled reports whether the listener speaks TLS.
 func (c *TLSConfig) Enabled() bool { return len(c.Certificates) > 0 }
 
@@ -128,8 +135,9 @@ func (c *Config) Validate(f access.Faults) {
 			f.At("auth_url").Add("write https://auth.example.com", "%q: %v", c.AuthURL, err)
 		}
 	}
-	c.TLS.validate(f.At("tls"), c.ClientCertFrom.Enabled())
+	c.TLS.validate(f.At("tls"), c.ClientCertFrom.Enabled() || c.ExtAuthz.Enabled())
 	c.ForwardAuth.Validate(f.At("forward_auth"))
+	c.ExtAuthz.Validate(f.At("ext_authz"))
 	c.ClientCertFrom.validate(c.TrustedProxies, f.At("client_cert_from"))
 	if c.ClientCertFrom.Enabled() && c.TLS.ClientCA == "" {
 		f.At("client_cert_from").Add("add tls.client_ca with the authorities of your devices", "no certificate that is handed on could be verified")
@@ -183,7 +191,7 @@ func (c *TLSConfig) validate(f access.Faults, handedOn bool) {
 		}
 	}
 	if c.ClientCA != "" && !c.Enabled() && !handedOn {
-		f.At("client_ca").Add("add certificates, or client_cert_from", "client certificates need a listener that speaks TLS")
+		f.At("client_ca").Add("add certificates, client_cert_from or ext_authz", "client certificates need a listener that speaks TLS")
 	}
 	if c.MinVersion != "" && c.MinVersion != "1.2" && c.MinVersion != "1.3" {
 		f.At("min_version").Add("write 1.2 or 1.3", "%q is no version of TLS to start from", c.MinVersion)

@@ -27,6 +27,9 @@ const (
 	// asVerdict: the front end gets the verdict and, beside it, the answer for the
 	// visitor. See Door.Authorize.
 	asVerdict
+	// asFilter: like wholly, and the answer that permits names the headers to remove
+	// (ext_authz of Envoy over HTTP).
+	asFilter
 )
 
 // answerForms are the values of the parameter `as` of access.AuthPath.
@@ -39,6 +42,7 @@ var (
 	errNoURI         = errors.New("the front end does not say which address was asked for (X-Forwarded-Uri, or X-Original-URL with scheme and host)")
 	errNoOrigin      = errors.New("the front end does not say which scheme and host were asked for (X-Forwarded-Proto and X-Forwarded-Host)")
 	errSaidTwice     = errors.New("the front end says two different things about the request")
+	errNoClient      = errors.New("the front end does not say from which address the request comes (X-Forwarded-For)")
 	errNoForm        = errors.New("the parameter as is neither status nor page")
 )
 
@@ -50,7 +54,10 @@ func (d *Door) ForwardAuth() http.Handler { return http.HandlerFunc(d.serveForwa
 
 func (d *Door) serveForwardAuth(w http.ResponseWriter, r *http.Request) {
 	gen := d.live.Load()
-	if path, _, _ := strings.Cut(r.RequestURI, "?"); path != access.AuthPath {
+	read := original
+	if strings.HasPrefix(r.RequestURI, access.AuthInPlacePath+"/") {
+		read = inPlace
+	} else if path, _, _ := strings.Cut(r.RequestURI, "?"); path != access.AuthPath {
 		http.Error(w, "Ask at "+access.AuthPath+".", http.StatusNotFound)
 		return
 	}
@@ -59,7 +66,7 @@ func (d *Door) serveForwardAuth(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, errNotAsked.Error(), http.StatusForbidden)
 		return
 	}
-	asked, form, err := original(r)
+	asked, form, err := read(r)
 	if err != nil {
 		d.log.Warn("a front end asked in a way that means nothing", "peer", r.RemoteAddr, "error", err)
 		http.Error(w, err.Error(), http.StatusForbidden)
@@ -67,6 +74,9 @@ func (d *Door) serveForwardAuth(w http.ResponseWriter, r *http.Request) {
 	}
 	p := d.begin(w, asked)
 	p.req.Door, p.answering = access.ForwardAuth, form
+	if form == asFilter {
+		p.told = toldBy(asked.Header)
+	}
 	defer p.finish()
 	p.answer()
 }
@@ -117,14 +127,35 @@ func original(r *http.Request) (*http.Request, answering, error) {
 			return nil, 0, errors.Join(errNoOrigin, err)
 		}
 	}
+	return subject(r, method, uri, h), form, nil
+}
+
+// inPlace reads a question that repeats method, host and address of the request
+// where HTTP has them, the address behind a prefix. That is how Envoy asks over
+// HTTP; headers tell the rest.
+func inPlace(r *http.Request) (*http.Request, answering, error) {
+	h := r.Header.Clone()
+	if len(h["X-Forwarded-Proto"]) != 1 {
+		return nil, 0, errNoOrigin
+	}
+	if len(h["X-Forwarded-For"]) == 0 {
+		return nil, 0, errNoClient
+	}
+	h["X-Forwarded-Host"] = []string{r.Host}
+	return subject(r, r.Method, strings.TrimPrefix(r.RequestURI, access.AuthInPlacePath), h), asFilter, nil
+}
+
+// subject is the request that a question r is about.
+func subject(r *http.Request, method, uri string, h http.Header) *http.Request {
 	asked := r.WithContext(r.Context())
 	asked.Method, asked.RequestURI, asked.Host, asked.Header = method, uri, h.Get("X-Forwarded-Host"), h
 	asked.Body, asked.ContentLength, asked.TransferEncoding, asked.Trailer = http.NoBody, 0, nil, nil
 	asked.TLS = nil // the front end's own
+	var err error
 	if asked.URL, err = url.ParseRequestURI(uri); err != nil {
 		asked.URL = &url.URL{Path: "/"} // receive refuses what it cannot read itself
 	}
-	return asked, form, nil
+	return asked
 }
 
 // one returns what headers of several names say, which has to be one thing. A
@@ -188,8 +219,19 @@ func (p *passage) permit() {
 		p.out.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
-	if p.answering == asVerdict {
+	switch p.answering {
+	case asVerdict:
 		p.verdict.HandOn, p.verdict.Remove = p.handedOver()
+		p.out.WriteHeader(http.StatusOK)
+		return
+	case asFilter:
+		_, remove := p.handedOver()
+		h.Set("X-Envoy-Auth-Headers-To-Remove", strings.ToLower(strings.Join(remove, ",")))
+		for name, values := range p.handedOn() {
+			if values[0] != "" {
+				h[name] = values
+			}
+		}
 		p.out.WriteHeader(http.StatusOK)
 		return
 	}

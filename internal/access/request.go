@@ -22,7 +22,8 @@ const (
 	KeysPath         = Prefix + "jwks.json"           // our keys as the issuer of assertions
 	RecheckPath      = Prefix + "recheck"             // have the inventories asked about one's device now
 	MePath           = Prefix + "me"
-	AuthPath         = Prefix + "auth" // where front ends ask, on a listener of their own
+	AuthPath         = Prefix + "auth"   // where front ends ask, on a listener of their own
+	AuthInPlacePath  = AuthPath + "/ext" // those that repeat the address behind a prefix
 )
 
 // HiddenValue stands in a recorded query for what looked like a token. Rules

@@ -133,11 +133,11 @@ func Run(ctx context.Context, opts Options) error {
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
-	if err := listen(adminServer, tcp(cfg.Server.Admin.Address()), "server.admin.listen", failed); err != nil {
+	if err := listen(serveHTTP(adminServer), tcp(cfg.Server.Admin.Address()), "server.admin.listen", failed); err != nil {
 		return err
 	}
 	defer adminServer.Close()
-	if err := listen(server, tcp(cfg.Server.Address()), "server.listen", failed); err != nil {
+	if err := listen(serveHTTP(server), tcp(cfg.Server.Address()), "server.listen", failed); err != nil {
 		return err
 	}
 	defer server.Close()
@@ -182,18 +182,28 @@ func tcp(address string) func() (net.Listener, error) {
 	return func() (net.Listener, error) { return net.Listen("tcp", address) }
 }
 
-// listen starts a server on a listener.
-func listen(server *http.Server, open func() (net.Listener, error), key string, failed chan<- error) error {
+// serveHTTP is what a server does with its listener, until it is shut down.
+func serveHTTP(server *http.Server) func(net.Listener) error {
+	return func(l net.Listener) error {
+		serve := server.Serve
+		if server.TLSConfig != nil {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		}
+		if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+// listen opens a listener and serves it until that ends without an error.
+func listen(serve func(net.Listener) error, open func() (net.Listener, error), key string, failed chan<- error) error {
 	listener, err := open()
 	if err != nil {
 		return fmt.Errorf("%s: %w; choose another address or stop what uses this one", key, err)
 	}
 	go func() {
-		serve := server.Serve
-		if server.TLSConfig != nil {
-			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
-		}
-		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(listener); err != nil {
 			failed <- fmt.Errorf("%s: %w", key, err)
 		}
 	}()

@@ -2,41 +2,70 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/proxy"
+	"github.com/doorward/doorward/proxy/extauthz"
 )
 
-// sides are the listeners for front ends that only ask.
-type sides []*http.Server
+// side is a listener for front ends that only ask.
+type side interface {
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
+// sides are all of them.
+type sides []side
 
 // openSides opens those that the configuration asks for.
 func (l *live) openSides(cfg *config.Config, failed chan<- error) (sides, error) {
 	var open sides
-	if side := &cfg.Server.ForwardAuth; side.Enabled() {
-		conf, err := side.TLS()
-		if err != nil {
-			return nil, fmt.Errorf("server.forward_auth: %w", err)
+	for _, one := range []struct {
+		key   string
+		door  *proxy.SideDoor
+		serve func(*config.Config, *tls.Config) (side, func(net.Listener) error)
+	}{
+		{"server.forward_auth", &cfg.Server.ForwardAuth, l.forwardAuth},
+		{"server.ext_authz", &cfg.Server.ExtAuthz, l.extAuthz},
+	} {
+		if !one.door.Enabled() {
+			continue
 		}
-		server := proxy.NewServer(cfg.Server.Config, l.door)
-		server.TLSConfig = conf
-		server.Protocols.SetUnencryptedHTTP2(conf == nil)
-		ask := l.door.ForwardAuth()
-		server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			defer l.metrics.Begin(access.ForwardAuth)()
-			ask.ServeHTTP(w, r)
-		})
-		if err := listen(server, side.Open, "server.forward_auth.listen", failed); err != nil {
+		conf, err := one.door.TLS()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", one.key, err)
+		}
+		server, serve := one.serve(cfg, conf)
+		if err := listen(serve, one.door.Open, one.key+".listen", failed); err != nil {
 			return nil, err
 		}
 		open = append(open, server)
-		l.log.Info("answering front ends", "address", side.Listen, "tls", conf != nil)
+		l.log.Info("answering front ends", "key", one.key, "address", one.door.Listen, "tls", conf != nil)
 	}
 	return open, nil
+}
+
+func (l *live) forwardAuth(cfg *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
+	server := proxy.NewServer(cfg.Server.Config, l.door)
+	server.TLSConfig = conf
+	server.Protocols.SetUnencryptedHTTP2(conf == nil)
+	ask := l.door.ForwardAuth()
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer l.metrics.Begin(access.ForwardAuth)()
+		ask.ServeHTTP(w, r)
+	})
+	return server, serveHTTP(server)
+}
+
+func (l *live) extAuthz(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
+	server := extauthz.New(extauthz.Options{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.ExtAuthz) }})
+	return server, server.Serve
 }
 
 func (s sides) shutdown(ctx context.Context) (err error) {
