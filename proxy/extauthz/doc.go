@@ -1,4 +1,4 @@
-// Package extauthz answers: how does Envoy ask, and how is it told?
+// Package extauthz answers the question: how does Envoy ask, and how is it told?
 //
 // It is the door for everything that speaks ext_authz v3 over gRPC
 // (envoy.service.auth.v3.Authorization/Check): Envoy itself, Istio, and the
