@@ -389,8 +389,15 @@ func TestTimeIsASignalToo(t *testing.T) {
 	}
 	soon := *st.facts
 	soon.Session.Expires = now.Add(7 * time.Second)
-	if next := st.next(st.passage.entry, &soon, now); !next.Equal(soon.Session.Expires) {
+	if next := st.passage.gen.next(st.passage.entry, &soon, now); !next.Equal(soon.Session.Expires) {
 		t.Errorf("the end of the session is at %s, the next look at %s", soon.Session.Expires, next)
+	}
+
+	window := wsRoute("http://app.example", newEcho(t))
+	window.ID, window.Allow = "window", []access.Rule{{Name: "office", Time: access.TimeWindow{Hours: "08:00-18:00"}}}
+	entry := table(t, window).Match("http", "app.example", "/")
+	if at := time.Date(2026, 11, 27, 17, 59, 20, 0, time.UTC); !st.passage.gen.next(entry, &access.Request{}, at).Equal(at.Add(40 * time.Second)) {
+		t.Error("the end of a window is not waited for")
 	}
 
 	// What the visitor sends counts as use of the session, silence does not.

@@ -40,6 +40,7 @@ type Entry struct {
 	headers   []headerRule
 	// names holds the skeletons of the names in headers.
 	names map[string]bool
+	timed bool // a rule has a weekly window
 }
 
 // NewTable compiles routes. Two routes for the same host and path are a fault:
@@ -215,7 +216,7 @@ func (t *Table) entries(yield func(*Entry) bool) {
 
 // newEntry compiles everything about a route except who may use it.
 func newEntry(route *access.Route, f access.Faults) *Entry {
-	entry := &Entry{Route: route, names: map[string]bool{}}
+	entry := &Entry{Route: route, names: map[string]bool{}, timed: timed(route)}
 	for i, name := range route.AmbiguousPaths {
 		bit, ok := ambiguityNames[name]
 		if !ok {
@@ -237,6 +238,13 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 		f.At("websocket").Add("use http or https in to", "WebSocket needs an upstream that speaks HTTP/1.1")
 	}
 	return entry
+}
+
+// timed reports whether a rule of the route has a weekly window. Windows open and
+// close on whole minutes.
+func timed(route *access.Route) bool {
+	hasWindow := func(r access.Rule) bool { return !r.Time.IsZero() }
+	return slices.ContainsFunc(route.Allow, hasWindow) || slices.ContainsFunc(route.Deny, hasWindow)
 }
 
 func (e *Entry) compileTargets(f access.Faults) {

@@ -74,7 +74,7 @@ func (p *passage) open() (in *http.Request, leave func()) {
 	l := &p.door.streams
 	st := &p.stream
 	*st = stream{passage: p, shard: &l.shards[p.lane], facts: p.req, kind: "request", ender: canceller{p}}
-	st.due = st.next(p.entry, p.req, p.start)
+	st.due = p.gen.next(p.entry, p.req, p.start)
 	l.register(st, p.signals)
 	p.door.tickWhileOpen()
 	return p.in.WithContext(ctx), func() {
@@ -148,11 +148,17 @@ func (g *generation) interval(entry *Entry) time.Duration {
 }
 
 // next returns when to decide again: after the interval, a little early by
-// chance, so that streams that began together do not stay together; and when
-// the session, the token or the certificate ends.
-func (st *stream) next(entry *Entry, facts *access.Request, now time.Time) time.Time {
-	interval := st.passage.gen.interval(entry)
+// chance, so that streams that began together do not stay together; when the
+// session, the token or the certificate ends; and where a rule has a weekly
+// window, at the next whole minute.
+func (g *generation) next(entry *Entry, facts *access.Request, now time.Time) time.Time {
+	interval := g.interval(entry)
 	due := now.Add(interval - rand.N(interval/8+1))
+	if entry.timed {
+		if minute := now.Truncate(time.Minute).Add(time.Minute); minute.Before(due) {
+			due = minute
+		}
+	}
 	for _, end := range []time.Time{facts.Session.Expires, facts.Credential.Expires, facts.Device.Certificate.NotAfter} {
 		if end.After(now) && end.Before(due) {
 			due = end
@@ -183,7 +189,7 @@ func (st *stream) decide(last bool) {
 	case gone:
 	case again.dec.Outcome == access.Allow:
 		st.refused, st.doubtful = false, time.Time{}
-		p.door.streams.settled(st, again.req, st.next(again.entry, again.req, now))
+		p.door.streams.settled(st, again.req, again.gen.next(again.entry, again.req, now))
 	case doubt && st.doubtful.IsZero():
 		st.doubtful = now
 		p.door.streams.settled(st, st.facts, now.Add(min(doubtRetry, again.interval())))
