@@ -46,6 +46,7 @@ func surroundings(t testing.TB) string {
 		write(t, filepath.Join(dir, name), key)
 	}
 	write(t, filepath.Join(dir, "client-secret"), "a secret\n")
+	write(t, filepath.Join(dir, "audit-key"), strings.Repeat("a", 32))
 	write(t, filepath.Join(dir, "empty"), "\n")
 	write(t, filepath.Join(dir, "devices.json"), "[]")
 	return dir

@@ -91,6 +91,7 @@ func root() *cobra.Command {
 		whoCanCommand(&s),
 		loginCommand(&s),
 		sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
+		verifyLogCommand(&s), auditCommand(&s),
 		versionCommand(&s),
 	)
 	return cmd

@@ -33,6 +33,25 @@ type Event struct {
 	// Session is the id of the session concerned.
 	Session string `json:"session,omitempty"`
 	Note    string `json:"note,omitempty"`
+
+	// Chain ties the record to the one before it in the same log. It is set when
+	// the line is written, and says nothing about what happened.
+	Chain *Link `json:"chain,omitempty"`
+}
+
+// Link is the place of a record in the chain that makes a log tamper-evident.
+// Package audit writes and verifies it.
+type Link struct {
+	// Seq counts the records of a chain from 1.
+	Seq uint64 `json:"seq"`
+	// Prev is the hash of the record before; empty where a chain begins.
+	Prev string `json:"prev"`
+	// Salt keeps the hash of the record from being guessed once it is erased.
+	Salt string `json:"salt"`
+	// Was is the hash of the record that stood here before it was erased.
+	Was string `json:"was,omitempty"`
+	// Sig signs the record, and with it everything before it.
+	Sig string `json:"sig,omitempty"`
 }
 
 // Candidate is the verdict of a configuration that is not in force.
@@ -58,6 +77,9 @@ const (
 	// and Decision are those that ended it, RequestID is that of the request.
 	EventClosed EventKind = "closed"
 	EventAudit  EventKind = "audit" // the log admits that events are missing
+	// EventErased stands in the place of a record that was erased at somebody's
+	// request.
+	EventErased EventKind = "erased"
 )
 
 // Response is what became of a request.

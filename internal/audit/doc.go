@@ -10,6 +10,9 @@
 //   - Nothing is dropped in silence. A full queue slows requests down; what
 //     cannot be kept is counted, logged, and admitted in the audit log itself by
 //     an event of kind "audit" as soon as writing works again.
+//   - Records of a file are chained: each names the hash of the one before, and
+//     with a key the last one of every write is signed. Verify finds what was
+//     removed, changed or moved afterwards.
 //   - While events cannot be written, Err says so. With Config.Required the
 //     proxy then refuses requests, and Record rather waits than loses one.
 //

@@ -13,6 +13,9 @@ import (
 // newline included. Read refuses longer ones.
 const MaxLine = 1 << 20
 
+// linkRoom is kept free in every line for its link.
+const linkRoom = 512
+
 // encode returns the event as one line. If that cannot be done in full, it
 // returns both an error and the best line there is: first without the claims,
 // then with nothing but what identifies the event.
@@ -44,7 +47,7 @@ func marshal(e *access.Event) ([]byte, error) {
 	if err := enc.Encode(e); err != nil {
 		return nil, err
 	}
-	if b.Len() > MaxLine {
+	if b.Len() > MaxLine-linkRoom {
 		return nil, fmt.Errorf("%d bytes are more than a line may have", b.Len())
 	}
 	line := access.HideTokensIn(b.Bytes())

@@ -2,7 +2,9 @@ package audit
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -25,6 +27,8 @@ type Options struct {
 	Now func() time.Time
 	// Log receives what goes wrong with the audit log itself. Default: nowhere.
 	Log *slog.Logger
+
+	key ed25519.PrivateKey // signs files, if there is one
 }
 
 // Log writes audit events. Its methods may be called from many goroutines.
@@ -57,6 +61,13 @@ func Open(cfg Config, opts Options) (*Log, error) {
 	if opts.Queue <= 0 {
 		opts.Queue = 4096
 	}
+	if !cfg.Key.IsZero() {
+		key, err := SigningKey(cfg.Key)
+		if err != nil {
+			return nil, fmt.Errorf("audit.key: %w", err)
+		}
+		opts.key = key
+	}
 	sinks := cfg.To
 	if len(sinks) == 0 {
 		sinks = []Sink{{Stdout: true}}
@@ -73,7 +84,7 @@ func Open(cfg Config, opts Options) (*Log, error) {
 		l.spools = append(l.spools, s)
 	}
 	for _, s := range l.spools {
-		go s.run()
+		s.start()
 	}
 	return l, nil
 }

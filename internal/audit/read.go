@@ -40,6 +40,27 @@ func Read(r io.Reader) iter.Seq2[*access.Event, error] {
 	}
 }
 
+// lines yields the lines of r without surrounding blanks. Lines that are too
+// long to be records are left out.
+func lines(r io.Reader) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		in := bufio.NewReaderSize(r, MaxLine)
+		for {
+			line, err := readLine(in)
+			if len(line) > 0 && !yield(line, nil) {
+				return
+			}
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case err != nil && !errors.Is(err, ErrTooLong):
+				yield(nil, err)
+				return
+			}
+		}
+	}
+}
+
 // ErrTooLong marks a line that no event can have written.
 var ErrTooLong = fmt.Errorf("longer than %d bytes", MaxLine)
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,10 @@ type spool struct {
 	required bool
 	now      func() time.Time
 	log      *slog.Logger
+
+	pack     func(to, line []byte, last bool) []byte // appends a line as the sink writes it
+	chain    *chain                                  // of a file, else nil
+	rotation *rotation                               // of a file, else nil
 
 	lines    chan []byte
 	reopen   chan chan error
@@ -60,15 +65,38 @@ func newSpool(sink Sink, required bool, opts Options, closing <-chan struct{}) (
 		lines: make(chan []byte, opts.Queue), reopen: make(chan chan error), closing: closing,
 		quit: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
 	}
+	s.pack = func(to, line []byte, _ bool) []byte { return append(to, line...) }
 	if sink.File.Path != "" {
-		s.name, s.path = sink.File.Path, sink.File.Path
-		out, err := s.open(s.path)
-		if err != nil {
+		if err := s.openChain(sink.File, opts); err != nil {
 			return nil, err
 		}
-		s.out = out
 	}
 	return s, nil
+}
+
+// openChain opens the file of a file sink, where its chain ended.
+func (s *spool) openChain(file FileSink, opts Options) error {
+	s.name, s.path = file.Path, file.Path
+	out, err := s.open(s.path)
+	if err != nil {
+		return err
+	}
+	s.chain = &chain{key: opts.key}
+	if err := s.chain.resume(s.path); err != nil {
+		out.Close()
+		return err
+	}
+	s.out, s.pack, s.rotation = out, s.chain.link, newRotation(file, opts)
+	s.rotation.began()
+	return nil
+}
+
+// start begins to write.
+func (s *spool) start() {
+	if s.rotation != nil {
+		go s.rotation.keep()
+	}
+	go s.run()
 }
 
 // keepOpen is standard output, which is not ours to close.
@@ -172,7 +200,8 @@ func (s *spool) run() {
 	for {
 		select {
 		case line := <-s.lines:
-			batch = s.collect(append(batch[:0], line...))
+			batch = s.collect(batch[:0], line)
+			s.rotate(len(batch))
 			if !s.deliver(batch) {
 				s.end()
 				return
@@ -188,19 +217,46 @@ func (s *spool) run() {
 	}
 }
 
-// collect adds what else is queued, up to the size of one write.
-func (s *spool) collect(batch []byte) []byte {
+// collect packs the line and what else is queued, up to the size of one write.
+func (s *spool) collect(batch, line []byte) []byte {
 	s.batched.Store(1)
-	for len(batch) < batchBytes {
+	for size := len(line); size < batchBytes; {
 		select {
-		case line := <-s.lines:
-			batch = append(batch, line...)
+		case next := <-s.lines:
+			batch = s.pack(batch, line, false)
+			line = next
+			size += len(next)
 			s.batched.Add(1)
 		default:
-			return batch
+			return s.pack(batch, line, true)
 		}
 	}
-	return batch
+	return s.pack(batch, line, true)
+}
+
+// rotate puts the file aside if it is due, before the next write. Where that
+// fails, the file that is open stays in use.
+func (s *spool) rotate(more int) {
+	file, ok := s.out.(interface{ Stat() (fs.FileInfo, error) })
+	if s.rotation == nil || !ok {
+		return
+	}
+	info, err := file.Stat()
+	if err != nil || !s.rotation.due(info.Size(), int64(more)) {
+		return
+	}
+	if err = s.rotation.aside(); err == nil {
+		err = s.swap()
+	}
+	if err != nil {
+		s.rotation.after = s.now().Add(rotateRetry)
+		s.log.Error("the audit log was not rotated; the old file goes on", "path", s.path, "error", err)
+		return
+	}
+	select {
+	case s.rotation.sweep <- struct{}{}:
+	default: // a sweep that has not begun yet will see this file too
+	}
 }
 
 // deliver writes the batch, however often that takes, and the admission of a
@@ -211,7 +267,9 @@ func (s *spool) deliver(batch []byte) bool {
 			return false
 		}
 		s.batched.Store(0)
-		batch = s.takeGap()
+		if batch = s.takeGap(); batch != nil {
+			batch = s.pack(nil, batch, true)
+		}
 	}
 	return true
 }
@@ -294,6 +352,9 @@ func (s *spool) swap() error {
 	}
 	old := s.out
 	s.out = out
+	if s.rotation != nil {
+		s.rotation.began()
+	}
 	return s.closeFile(old)
 }
 
@@ -312,6 +373,10 @@ func (s *spool) closeFile(out io.WriteCloser) error {
 }
 
 func (s *spool) end() {
+	if s.rotation != nil {
+		close(s.rotation.stop)
+		<-s.rotation.done
+	}
 	left := uint64(s.depth())
 	s.lost.Add(left)
 	s.quitting = s.closeFile(s.out)

@@ -183,6 +183,7 @@ func (l *live) warnOfRestart(before, now *config.Config) {
 		"server.tls (on/off)": before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
 		"sessions":            reflect.DeepEqual(before.Sessions, now.Sessions),
 		"audit.to":            reflect.DeepEqual(before.Audit.To, now.Audit.To),
+		"audit.key":           reflect.DeepEqual(before.Audit.Key, now.Audit.Key),
 		"log":                 before.Log == now.Log,
 		// The listener's own limits; whatever the door checks takes effect at once.
 		"server.read_header_timeout": before.Server.ReadHeaderTimeout == now.Server.ReadHeaderTimeout,
