@@ -190,7 +190,8 @@ func (m *Manager) Revoked(issuer, subject string, issued time.Time) (bool, error
 	if err != nil {
 		return false, err
 	}
-	return issued.Before(l.all) || len(l.people) > 0 && issued.Before(l.people[personKey{issuer, subject}]), nil
+	at, revoked := l.people[personKey{issuer, subject}]
+	return !l.all.IsZero() && issued.Before(l.all) || revoked && issued.Before(at), nil
 }
 
 // RevokedDevice is Revoked for what is used from a device.
@@ -199,7 +200,8 @@ func (m *Manager) RevokedDevice(device string, issued time.Time) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return len(l.devices) > 0 && issued.Before(l.devices[device]), nil
+	at, revoked := l.devices[device]
+	return revoked && issued.Before(at), nil
 }
 
 // EndRevoked ends a session that was seen on a device whose sessions are revoked.

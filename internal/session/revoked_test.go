@@ -14,6 +14,19 @@ var alice = access.Revocation{Issuer: "https://login.example", Subject: "alice",
 
 // Whatever was issued before a revocation is refused, on every replica, whether
 // or not there is a record of it; what is issued afterwards counts.
+// Where nothing was revoked, nothing is, whenever it was issued: also at a moment
+// that is not known, less what clocks differ by.
+func TestNothingIsRevokedByItself(t *testing.T) {
+	d := newDesk(t, memory(t))
+	for _, issued := range []time.Time{{}, time.Time{}.Add(-time.Minute), time.Now()} {
+		person, err1 := d.Revoked(alice.Issuer, "alice", issued)
+		device, err2 := d.RevokedDevice("laptop", issued)
+		if person || device || err1 != nil || err2 != nil {
+			t.Errorf("issued %s: person %v, device %v, %v, %v", issued, person, device, err1, err2)
+		}
+	}
+}
+
 func TestRevocationIsNotBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory(t)
