@@ -12,8 +12,6 @@ import (
 
 var alice = access.Revocation{Issuer: "https://login.example", Subject: "alice", User: "corp:alice", By: "ops", Why: "left"}
 
-// Whatever was issued before a revocation is refused, on every replica, whether
-// or not there is a record of it; what is issued afterwards counts.
 // Where nothing was revoked, nothing is, whenever it was issued: also at a moment
 // that is not known, less what clocks differ by.
 func TestNothingIsRevokedByItself(t *testing.T) {
@@ -27,6 +25,8 @@ func TestNothingIsRevokedByItself(t *testing.T) {
 	}
 }
 
+// Whatever was issued before a revocation is refused, on every replica, whether
+// or not there is a record of it; what is issued afterwards counts.
 func TestRevocationIsNotBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory(t)
