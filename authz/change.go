@@ -139,12 +139,12 @@ func (p *Policy) smallestChange(rt *route, req *access.Request) (steps []Step, c
 					return s.needed(found.moves), true
 				}
 			}
-			if !s.cut {
-				break // whatever there is was looked at
-			}
-			if s.states >= maxStates || depth == maxSteps {
+			if s.states > maxStates || s.cut && depth == maxSteps {
 				complete = false
 				break
+			}
+			if !s.cut {
+				break // whatever there is was looked at
 			}
 		}
 	}
