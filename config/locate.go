@@ -43,6 +43,7 @@ func (d *decoder) locate(f *File) {
 	}
 	d.sideDoor("server.forward_auth", &f.Server.ForwardAuth)
 	d.sideDoor("server.ext_authz", &f.Server.ExtAuthz)
+	d.sideDoor("server.spoe", &f.Server.SPOE)
 	d.authorities("server.tls.client_ca", &f.Server.TLS.ClientCA)
 	for i := range f.Server.TLS.Certificates {
 		at, pair := fmt.Sprintf("server.tls.certificates[%d]", i), &f.Server.TLS.Certificates[i]

@@ -55,6 +55,12 @@ var frontEnds = map[string]frontEnd{
 		}
 		return []string{"-p", dir, "-e", dir + "/error.log", "-c", writeFile(t, dir, "nginx.conf", conf+site+"}\n")}
 	}},
+	"haproxy": {"haproxy", func(t *testing.T, dir, listen, visitors, asking, app string) []string {
+		agent := shipped(t, "haproxy/doorward.spoe")
+		site := shipped(t, "haproxy/haproxy.cfg", "bind :443 ssl crt /etc/haproxy/site.pem", "bind "+listen, "/etc/haproxy/doorward.spoe", writeFile(t, dir, "doorward.spoe", agent),
+			"127.0.0.1:8080", visitors, "127.0.0.1:9902", asking, "127.0.0.1:3000", app, "127.0.0.1:9904", "unix@"+filepath.Join(dir, "agent.sock"))
+		return []string{"-db", "-f", writeFile(t, dir, "haproxy.cfg", "global\n    nbthread 1\ndefaults\n    timeout client 60s\n    timeout server 60s\n    timeout connect 5s\n"+site)}
+	}},
 	"caddy": {"caddy", func(t *testing.T, dir, listen, visitors, asking, app string) []string {
 		site := shipped(t, "caddy/Caddyfile", "wiki.corp.example.com {", "http://wiki.localhost:"+port(listen)+" {\n\tbind 127.0.0.1",
 			"127.0.0.1:8080", visitors, "127.0.0.1:9902", asking, "127.0.0.1:3000", app)
@@ -75,13 +81,13 @@ func behind(t *testing.T, front frontEnd, app string) (origin string, d *process
 	dir := t.TempDir()
 	writeFile(t, dir, "secret", "s3cret")
 	auditLog = filepath.Join(dir, "audit.jsonl")
-	config := shipped(t, "doorward.yaml", "listen: 127.0.0.1:8080", "listen: "+visitors+"\n  admin: {listen: "+freeAddress(t)+"}",
+	config := shipped(t, "doorward.yaml", "listen: 127.0.0.1:8080", "listen: "+visitors+"\n  admin: {listen: "+freeAddress(t)+"}\n  spoe: {listen: \"unix:"+filepath.Join(dir, "agent.sock")+"\"}",
 		"listen: 127.0.0.1:9902", "listen: "+asking, "id: corp, issuer: https://login.corp.example.com", "id: corp, issuer: "+provider.Issuer(),
 		"{env: OIDC_CLIENT_SECRET}", "{file: secret}", "from: https://wiki.corp.example.com", "from: "+origin)
 	config += "    deny: [{name: closed, paths: [/closed/**], message: The archive is closed.}]\n" +
 		"sessions: {store: {memory: true}}\nlog: {format: text}\naudit: {to: [{file: {path: " + auditLog + "}}]}\n"
 	d = start(t, "doorward", "serve", "--config", writeFile(t, dir, "doorward.yaml", config))
-	d.waitFor("answering front ends", 1)
+	d.waitFor("answering front ends", 2)
 
 	cmd := exec.Command(program, front.configure(t, dir, listen, visitors, asking, strings.TrimPrefix(app, "http://"))...)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
@@ -188,7 +194,7 @@ func TestBehindAFrontEnd(t *testing.T) {
 			}
 			sawQuestion := false
 			for _, e := range events(t, auditLog) {
-				if e.Kind == access.EventDecision && e.Request.Door == access.ForwardAuth && e.Request.Path == "/a/b" && e.Decision.Outcome == access.Allow {
+				if e.Kind == access.EventDecision && e.Request.Door != access.Standalone && e.Request.Path == "/a/b" && e.Decision.Outcome == access.Allow {
 					sawQuestion = e.Request.Method == "GET" && e.Request.Network.IP.IsLoopback()
 				}
 			}

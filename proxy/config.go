@@ -46,6 +46,9 @@ type Config struct {
 	// over gRPC. The certificates of visitors that Envoy tells of
 	// (include_peer_certificate) are verified with tls.client_ca. See deploy/envoy.
 	ExtAuthz SideDoor `yaml:"ext_authz"`
+	// SPOE is the listener for HAProxy, as an agent of its Stream Processing Offload
+	// Engine. See deploy/forward-auth/haproxy.
+	SPOE SideDoor `yaml:"spoe"`
 
 	// MaxHeaderBytes is the most header data a request may bring. More is
 	// answered 431. Default 65536.
@@ -96,7 +99,9 @@ type Certificate struct {
 }
 
 // Asked reports whether front ends forward requests and only ask.
-func (c *Config) Asked() bool { return c.ForwardAuth.Enabled() || c.ExtAuthz.Enabled() }
+func (c *Config) Asked() bool {
+	return c.ForwardAuth.Enabled() || c.ExtAuthz.Enabled() || c.SPOE.Enabled()
+}
 
 // Enabled reports whether the listener speaks TLS.
 func (c *TLSConfig) Enabled() bool { return len(c.Certificates) > 0 }
@@ -135,9 +140,10 @@ func (c *Config) Validate(f access.Faults) {
 			f.At("auth_url").Add("write https://auth.example.com", "%q: %v", c.AuthURL, err)
 		}
 	}
-	c.TLS.validate(f.At("tls"), c.ClientCertFrom.Enabled() || c.ExtAuthz.Enabled())
+	c.TLS.validate(f.At("tls"), c.ClientCertFrom.Enabled() || c.ExtAuthz.Enabled() || c.SPOE.Enabled())
 	c.ForwardAuth.Validate(f.At("forward_auth"))
 	c.ExtAuthz.Validate(f.At("ext_authz"))
+	c.SPOE.Validate(f.At("spoe"))
 	c.ClientCertFrom.validate(c.TrustedProxies, f.At("client_cert_from"))
 	if c.ClientCertFrom.Enabled() && c.TLS.ClientCA == "" {
 		f.At("client_cert_from").Add("add tls.client_ca with the authorities of your devices", "no certificate that is handed on could be verified")
@@ -191,7 +197,7 @@ func (c *TLSConfig) validate(f access.Faults, handedOn bool) {
 		}
 	}
 	if c.ClientCA != "" && !c.Enabled() && !handedOn {
-		f.At("client_ca").Add("add certificates, client_cert_from or ext_authz", "client certificates need a listener that speaks TLS")
+		f.At("client_ca").Add("add certificates, client_cert_from, ext_authz or spoe", "client certificates need a listener that speaks TLS")
 	}
 	if c.MinVersion != "" && c.MinVersion != "1.2" && c.MinVersion != "1.3" {
 		f.At("min_version").Add("write 1.2 or 1.3", "%q is no version of TLS to start from", c.MinVersion)

@@ -38,6 +38,7 @@ const (
 	Standalone  Door = "standalone"
 	ForwardAuth Door = "forward-auth"
 	ExtAuthz    Door = "ext-authz"
+	SPOE        Door = "spoe"
 	Tunnel      Door = "tunnel"
 )
 

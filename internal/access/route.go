@@ -11,7 +11,7 @@ type Route struct {
 	From string `yaml:"from"`
 	// To lists the upstream addresses: http, https or h2c (HTTP/2 without TLS).
 	// Required, unless a front end forwards the requests and only asks what
-	// Doorward decides (server.forward_auth, server.ext_authz).
+	// Doorward decides (server.forward_auth, server.ext_authz, server.spoe).
 	To []string `yaml:"to"`
 	// Label is the sensitivity of the data behind the route, free text for audit.
 	Label string `yaml:"label"`

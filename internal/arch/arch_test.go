@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/session"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
-	{"config", "proxy/extauthz"},
+	{"config", "proxy/extauthz", "proxy/spoe"},
 	{"config/gendocs", "internal/serve", "internal/history"},
 	{"cmd/demo", "cmd/doorward"},
 	{"e2e", "bench", "internal/arch"},
@@ -49,6 +49,7 @@ var only = map[string][]string{
 	"internal/admin":     {"internal/access"},
 	"proxy":              {"internal/access", "internal/page", "internal/store"},
 	"proxy/extauthz":     {"internal/access", "proxy"},
+	"proxy/spoe":         {"internal/access", "proxy"},
 	"signals":            {"internal/access", "internal/store", "internal/session", "internal/jose"},
 	"authn":              {"internal/access", "internal/page", "internal/store", "internal/session", "internal/jose"},
 }

@@ -179,6 +179,7 @@ func (l *live) warnOfRestart(before, now *config.Config) {
 		"server.listen":       before.Server.Address() == now.Server.Address(),
 		"server.forward_auth": sameSide(&before.Server.ForwardAuth, &now.Server.ForwardAuth),
 		"server.ext_authz":    sameSide(&before.Server.ExtAuthz, &now.Server.ExtAuthz),
+		"server.spoe":         sameSide(&before.Server.SPOE, &now.Server.SPOE),
 		"server.admin":        before.Server.Admin.Listen == now.Server.Admin.Listen && slices.Equal(before.Server.Admin.Hosts, now.Server.Admin.Hosts),
 		"server.tls (on/off)": before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
 		"sessions":            reflect.DeepEqual(before.Sessions, now.Sessions),

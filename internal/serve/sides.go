@@ -12,6 +12,7 @@ import (
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/proxy"
 	"github.com/doorward/doorward/proxy/extauthz"
+	"github.com/doorward/doorward/proxy/spoe"
 )
 
 // side is a listener for front ends that only ask.
@@ -33,6 +34,7 @@ func (l *live) openSides(cfg *config.Config, failed chan<- error) (sides, error)
 	}{
 		{"server.forward_auth", &cfg.Server.ForwardAuth, l.forwardAuth},
 		{"server.ext_authz", &cfg.Server.ExtAuthz, l.extAuthz},
+		{"server.spoe", &cfg.Server.SPOE, l.spoe},
 	} {
 		if !one.door.Enabled() {
 			continue
@@ -65,6 +67,11 @@ func (l *live) forwardAuth(cfg *config.Config, conf *tls.Config) (side, func(net
 
 func (l *live) extAuthz(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
 	server := extauthz.New(extauthz.Options{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.ExtAuthz) }})
+	return server, server.Serve
+}
+
+func (l *live) spoe(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
+	server := spoe.New(spoe.Options{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.SPOE) }})
 	return server, server.Serve
 }
 

@@ -249,7 +249,7 @@ func known(list []string, id string) string {
 	return other
 }
 
-var doors = []access.Door{access.Standalone, access.ForwardAuth, access.ExtAuthz, access.Tunnel}
+var doors = []access.Door{access.Standalone, access.ForwardAuth, access.ExtAuthz, access.SPOE, access.Tunnel}
 
 func doorLabel(d access.Door) string {
 	switch {
