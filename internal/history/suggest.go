@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorward/doorward/authz"
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/audit"
@@ -78,6 +79,10 @@ func Suggest(ctx context.Context, files *audit.Files, cfg *config.Config, text [
 		}
 		if routes := contradicted(cfg, next); len(routes) > 0 {
 			s.hold("a policy test expects what it would take away", routes)
+			continue
+		}
+		if routes := inherited(cfg, next); len(routes) > 0 {
+			s.hold("another route would answer for its address, and may let in whom this one keeps out", routes)
 			continue
 		}
 		s.Proof, err = Compare(ctx, files, cfg, next, filter)
@@ -152,6 +157,18 @@ func contradicted(before, after *config.Config) (routes []string) {
 		old := before.Rehearse(&tests[i])
 		if len(old.Wrong) == 0 && len(after.Rehearse(&tests[i]).Wrong) > 0 && old.Request != nil && !slices.Contains(routes, old.Request.Route) {
 			routes = append(routes, old.Request.Route)
+		}
+	}
+	return routes
+}
+
+// inherited lists the routes that are gone without closing their address: one
+// for the rest of the host, or for the hosts around it, has it now.
+func inherited(before, after *config.Config) (routes []string) {
+	for _, c := range config.Diff(before, after) {
+		gone := func(r access.Route) bool { return r.ID == c.At }
+		if c.Effect != authz.Tightens && slices.ContainsFunc(before.Routes, gone) && !slices.ContainsFunc(after.Routes, gone) {
+			routes = append(routes, c.At)
 		}
 	}
 	return routes
