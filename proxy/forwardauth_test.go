@@ -223,6 +223,12 @@ func TestSideDoorAdmits(t *testing.T) {
 		"no address":         {SideDoor{Listen: ":1", Peers: []string{"10.0.0.1"}}, Asker{}, false},
 		"no certificate":     {SideDoor{Listen: ":1", ClientCA: "ca.pem"}, Asker{Addr: addr("10.0.0.1")}, false},
 		"not verified":       {SideDoor{Listen: ":1", ClientCA: "ca.pem"}, Asker{addr("10.0.0.1"), &tls.ConnectionState{}}, false},
+		// A reload changes who may ask at once, and the address only at the next start.
+		"no such door now":          {SideDoor{}, Asker{Addr: addr("192.0.2.1")}, false},
+		"no such door, and near":    {SideDoor{}, Asker{Addr: addr("127.0.0.1")}, false},
+		"no such door, by a socket": {SideDoor{}, Asker{}, false},
+		"a near door now":           {SideDoor{Listen: "127.0.0.1:1"}, Asker{Addr: addr("192.0.2.1")}, false},
+		"a socket now":              {SideDoor{Listen: "unix:/s"}, Asker{Addr: addr("192.0.2.1")}, false},
 	} {
 		if got := c.side.admits(c.from); got != c.want {
 			t.Errorf("%s: %v", name, got)

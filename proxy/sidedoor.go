@@ -151,12 +151,21 @@ type Asker struct {
 func askerOf(r *http.Request) Asker { return Asker{peerAddr(r.RemoteAddr), r.TLS} }
 
 // admits reports whether a front end may ask: it is listed, or nobody has to be,
-// and its certificate, which TLS has verified, carries one of the names.
+// and its certificate, which TLS has verified, carries one of the names. Nobody
+// has to be listed where certificates are demanded, or where only this machine
+// reaches the address. The latter is looked at anew: after a reload the listener
+// may still be another one than the section says, or one that it does not want.
 func (c *SideDoor) admits(a Asker) bool {
-	if c.ClientCA != "" && (a.TLS == nil || len(a.TLS.VerifiedChains) == 0 || !c.named(a.TLS)) {
+	bySocket := !a.Addr.IsValid() && strings.HasPrefix(c.Listen, unixScheme)
+	switch {
+	case !c.Enabled():
 		return false
+	case c.ClientCA != "" && (a.TLS == nil || len(a.TLS.VerifiedChains) == 0 || !c.named(a.TLS)):
+		return false
+	case len(c.Peers) > 0:
+		return bySocket || c.lists(a.Addr)
 	}
-	return len(c.Peers) == 0 || !a.Addr.IsValid() && strings.HasPrefix(c.Listen, unixScheme) || c.lists(a.Addr)
+	return c.ClientCA != "" || bySocket || a.Addr.IsLoopback()
 }
 
 func (c *SideDoor) lists(addr netip.Addr) bool {
