@@ -463,6 +463,30 @@ func TestDoubtDoesNotLast(t *testing.T) {
 	w.closed(access.StoreUnavailable, "WebSocket")
 }
 
+// Whoever was refused and has not cured it when the grace is over does not go on
+// because nobody can tell at that moment.
+func TestDoubtDoesNotOutlastTheGrace(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	route := wsRoute("http://app.example", wsHold(t, ends))
+	route.OnChange.CloseStreams = access.Duration(10 * time.Minute)
+	w := newWorld(t, []access.Route{route}, withOffice(o))
+	conn := w.dial("ws://app.example/", "alice")
+	st := w.only()
+	o.set(func() { o.unsound["laptop-of-alice"] = true })
+	st.check()
+	o.set(func() { o.fails = access.Becausef(access.StoreUnavailable, "no answer") })
+	st.decide(true) // the grace is over
+	if !st.over() {
+		t.Fatal("it goes on")
+	}
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Error(err)
+	}
+	<-ends
+	w.closed(access.StoreUnavailable, "WebSocket")
+}
+
 func TestBugInACheckEndsTheStreamNotTheProcess(t *testing.T) {
 	ends := make(chan error, 1)
 	o := &office{}

@@ -35,7 +35,8 @@ const (
 // It is decided on again by check, with facts as they are then. One that no
 // longer passes is ended after the grace its route gives; what could be cured
 // can be cured within that time. While facts cannot be gathered, it goes on for
-// as long as it might have gone on unchecked, and no longer.
+// as long as it might have gone on unchecked, and no longer; a grace that is over
+// then is over.
 type stream struct {
 	passage *passage
 	shard   *streamShard
@@ -190,10 +191,10 @@ func (st *stream) decide(last bool) {
 	case again.dec.Outcome == access.Allow:
 		st.refused, st.doubtful = false, time.Time{}
 		p.door.streams.settled(st, again.req, again.gen.next(again.entry, again.req, now))
-	case doubt && st.doubtful.IsZero():
-		st.doubtful = now
-		p.door.streams.settled(st, st.facts, now.Add(min(doubtRetry, again.interval())))
-	case doubt && now.Sub(st.doubtful) < again.interval():
+	case doubt && !last && (st.doubtful.IsZero() || now.Sub(st.doubtful) < again.interval()):
+		if st.doubtful.IsZero() {
+			st.doubtful = now
+		}
 		p.door.streams.settled(st, st.facts, now.Add(min(doubtRetry, again.interval())))
 	case !last && again.grace() > 0:
 		st.refused = true
