@@ -146,12 +146,12 @@ func (a *authelia) rule(n int, s *section) {
 		globs = nil // whatever it is about, it may be about anything
 	}
 	if s.take("domain_regex") != nil {
-		a.anywhere(s.at("domain_regex"), policy, what, "a regular expression is no host of a route")
+		a.anywhere(s.at("domain_regex"), policy, what, "a regular expression is no host of a route", reach{globs, rule.Methods})
 	}
 	for _, domain := range s.texts("domain") {
 		from, plain := host(domain)
 		if !plain {
-			a.anywhere(s.at("domain"), policy, what, domain+" is no host of a route")
+			a.anywhere(s.at("domain"), policy, what, domain+" is no host of a route", reach{globs, rule.Methods})
 			continue
 		}
 		for _, target := range a.hosts {
@@ -188,8 +188,14 @@ func isBelow(target, from string) bool {
 	return wild && target != from && strings.HasSuffix(target, suffix)
 }
 
-// anywhere deals with a rule whose hosts cannot be named.
-func (a *authelia) anywhere(line int, policy, what, why string) {
+// anywhere deals with a rule whose hosts cannot be named: it may be about any,
+// and unless it lets everybody pass, no later rule may for the same requests.
+func (a *authelia) anywhere(line int, policy, what, why string, about reach) {
+	if policy != "bypass" {
+		for _, host := range a.hosts {
+			a.earlier[host] = append(a.earlier[host], about)
+		}
+	}
 	switch policy {
 	case "deny":
 		a.refuses = true

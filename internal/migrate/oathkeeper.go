@@ -174,7 +174,8 @@ func (o *oathkeeper) forwarding(s *section, rt *access.Route, what string) {
 }
 
 // authenticators reads who is let in by a rule whose authorizer is allow, and
-// tells whether it keeps anyone out.
+// tells whether it keeps anyone out. The first that takes a request decides, so
+// that nothing counts after one that takes them all, or may.
 func (o *oathkeeper) authenticators(list []*section, rt *access.Route, what string, rule access.Rule, p pattern) (guards bool) {
 	guards = true
 	for _, s := range list {
@@ -192,8 +193,10 @@ func (o *oathkeeper) authenticators(list []*section, rt *access.Route, what stri
 		case "cookie_session", "bearer_token":
 			o.leave(s.line(), Closed, what, "%s asks another service who that is: give the people a group and write a rule for it", handler)
 		case "unauthorized":
+			return guards
 		default:
-			o.leave(s.line(), Closed, what, "the authenticator %q is not known here", handler)
+			o.leave(s.line(), Closed, what, "the authenticator %q is not known here, and it may refuse what those after it let in", handler)
+			return guards
 		}
 	}
 	return guards
