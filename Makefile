@@ -4,19 +4,19 @@
 GO ?= go
 FUZZTIME ?= 2s
 
-.PHONY: build test demo lint fuzz parts generate bench charts
+.PHONY: build test demo lint fuzz parts generate bench charts clients
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
 
-test: parts lint
+test: parts lint clients
 	DOORWARD_REQUIRE_PARTS=1 $(GO) test -race -timeout 12m ./...
 	$(MAKE) --no-print-directory charts
 	$(MAKE) --no-print-directory bench BENCHTIME=10x
 	$(MAKE) --no-print-directory fuzz
 
 # Debian packages and npm modules that the stories drive: a browser, an
-# independent OpenID provider and Redis.
+# independent OpenID provider, Redis, sshd, PostgreSQL.
 parts:
 	./e2e/parts.sh
 
@@ -32,6 +32,10 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
 	$(GO) vet ./...
 
+# The client runs on other systems than the servers do.
+clients:
+	for os in linux darwin windows; do GOOS=$$os CGO_ENABLED=0 $(GO) vet ./cmd/doorward ./internal/tunnel ./internal/clilogin || exit 1; done
+
 # A smoke run of every fuzzer: the seed corpora run with the tests, this adds
 # FUZZTIME of search to each.
 fuzz:
@@ -39,7 +43,7 @@ fuzz:
 
 BENCHTIME ?= 1s
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./authz ./proxy ./internal/session ./devicecheck
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./authz ./proxy ./internal/session ./devicecheck ./internal/tunnel
 
 # docs/config.md and config/schema.json come from the comments in the code.
 generate:

@@ -21,6 +21,22 @@ func crossCheck(f *File, at access.Faults) {
 	checkDeviceClaims(f, at)
 	checkDeviceCertificates(f, at)
 	checkSignals(f, at)
+	checkTunnels(f, at)
+}
+
+// checkTunnels reports tunnels that nobody can open: programs bring an access
+// token or a certificate, and no cookie.
+func checkTunnels(f *File, at access.Faults) {
+	if slices.ContainsFunc(f.Providers, func(p authn.Provider) bool { return len(p.Audiences) > 0 || p.OfCertificates() }) {
+		return
+	}
+	for i := range f.Routes {
+		if strings.HasPrefix(f.Routes[i].From, "tcp:") {
+			at.At("routes[%d].from", i).Add("add the audiences of access tokens to a provider",
+				"nobody can open a tunnel: no provider accepts access tokens (audiences)")
+			return
+		}
+	}
 }
 
 // checkDeviceCertificates reports a revocation of certificates that nobody
@@ -146,7 +162,7 @@ func checkRoutes(f *File, at access.Faults) {
 		at.At("routes").Add("add a route; docs/config.md shows one", "there is no route, so that every request would be refused")
 	}
 	for i := range f.Routes {
-		if len(f.Routes[i].To) == 0 && !f.Server.Asked() {
+		if r := &f.Routes[i]; len(r.To) == 0 && !f.Server.Asked() && !strings.HasPrefix(r.From, "tcp:") {
 			at.At("routes[%d].to", i).Add("list at least one upstream address", "the route leads nowhere")
 		}
 	}

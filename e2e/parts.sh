@@ -16,6 +16,13 @@ need caddy caddy
 need redis-server redis-server
 need redis-sentinel redis-sentinel
 need redis-cli redis-tools
+need sshd openssh-server
+need ssh openssh-client
+need git git
+need curl curl
+need socat socat
+need psql postgresql-client
+[[ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ]] || missing+=(postgresql)
 
 if ((${#missing[@]})); then
   echo "installing: ${missing[*]}"

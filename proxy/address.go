@@ -9,7 +9,7 @@ import (
 
 // Address is where a route is reached, as its `from` says in canonical form.
 type Address struct {
-	// Scheme is http or https.
+	// Scheme is http, https or tcp.
 	Scheme string
 	// Host is exact, or begins with a dot and stands for all names one label below.
 	Host string
@@ -20,7 +20,7 @@ type Address struct {
 // Addresses returns the addresses of all routes by their ids.
 func (t *Table) Addresses() map[string]Address {
 	all := map[string]Address{}
-	for scheme, at := range map[string]hosts{"http": t.http, "https": t.https} {
+	for scheme, at := range map[string]hosts{"http": t.http, "https": t.https, "tcp": t.tcp} {
 		for _, sites := range []map[string]*site{at.exact, at.wildcard} {
 			for host, s := range sites {
 				for prefix, entry := range s.byPrefix {

@@ -164,6 +164,9 @@ func (p *passage) refusal(reason access.Reason) page.Refusal {
 	if rf.Status == http.StatusServiceUnavailable || rf.Status == http.StatusTooManyRequests {
 		h.Set("Retry-After", "5")
 	}
+	if p.tunnel != nil {
+		p.refuseTunnel(&rf)
+	}
 	return rf
 }
 

@@ -70,10 +70,31 @@ type Config struct {
 	// at most before it is decided on again, besides at once whenever something is
 	// known to have changed. At least 1s. Default 60s.
 	Recheck access.Duration `yaml:"recheck"`
+	// Tunnels limits tunnels of TCP connections.
+	Tunnels Tunnels `yaml:"tunnels"`
 	// DrainTimeout is how long requests in flight may go on when Doorward
 	// stops, before their connections are closed. Default 30s.
 	DrainTimeout access.Duration `yaml:"drain_timeout"`
 }
+
+// Tunnels limits tunnels of TCP connections.
+type Tunnels struct {
+	// IdleTimeout is how long nothing may be sent through a tunnel before it is
+	// closed. At least 1s. Default 1h.
+	IdleTimeout access.Duration `yaml:"idle_timeout"`
+	// PerIdentity is how many tunnels one person or machine may have open. Default
+	// 256.
+	PerIdentity int `yaml:"per_identity"`
+	// PerDestination is how many tunnels to one name and port may be open, for all
+	// together. Default 1024.
+	PerDestination int `yaml:"per_destination"`
+}
+
+const (
+	defaultTunnelIdle     = time.Hour
+	defaultPerIdentity    = 256
+	defaultPerDestination = 1024
+)
 
 // TLSConfig says how to speak TLS with visitors.
 type TLSConfig struct {
@@ -165,6 +186,15 @@ func (c *Config) Validate(f access.Faults) {
 	}
 	if r := c.Recheck; r != 0 && r.Std() < shortestRecheck {
 		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)
+	}
+	if idle := c.Tunnels.IdleTimeout; idle != 0 && idle.Std() < time.Second {
+		f.At("tunnels.idle_timeout").Add("write 1h", "%s is shorter than 1s", idle)
+	}
+	if c.Tunnels.PerIdentity < 0 {
+		f.At("tunnels.per_identity").Add("write 256", "%d is no number of tunnels", c.Tunnels.PerIdentity)
+	}
+	if c.Tunnels.PerDestination < 0 {
+		f.At("tunnels.per_destination").Add("write 1024", "%d is no number of tunnels", c.Tunnels.PerDestination)
 	}
 	if n := c.MaxURLBytes; n != 0 && (n < 256 || n > c.headerBytes()) {
 		f.At("max_url_bytes").Add("", "%d is not between 256 and max_header_bytes", n)

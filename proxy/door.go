@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,9 @@ type Options struct {
 	Recorder Recorder
 	// Dial connects to upstreams. Default: a net.Dialer with a limit of 5s.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Resolve looks up the addresses that tunnels lead to. Default: the system's
+	// resolver.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Rand is the source of request ids. Default crypto/rand.Reader.
@@ -36,6 +40,7 @@ type Door struct {
 	signer   *Signer
 	recorder Recorder
 	dial     dialer
+	resolve  resolver
 	now      func() time.Time
 	rand     io.Reader
 	log      *slog.Logger
@@ -48,6 +53,7 @@ type Door struct {
 	// candidate is decided with, and not enforced. Nil: there is none.
 	candidate atomic.Pointer[Candidate]
 	streams   streams
+	tunnels   tunnelCounts
 	inFlight  atomic.Int64
 	base      context.Context
 	close     context.CancelFunc
@@ -55,9 +61,14 @@ type Door struct {
 
 // New returns a door that answers 503 until the first Swap.
 func New(opts Options) *Door {
-	d := &Door{signer: opts.Signer, recorder: opts.Recorder, dial: opts.Dial, now: opts.Now, rand: opts.Rand, log: opts.Log}
+	d := &Door{signer: opts.Signer, recorder: opts.Recorder, dial: opts.Dial, now: opts.Now, rand: opts.Rand, log: opts.Log, resolve: opts.Resolve}
 	if d.dial == nil {
 		d.dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	if d.resolve == nil {
+		d.resolve = func(ctx context.Context, name string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		}
 	}
 	if d.now == nil {
 		d.now = time.Now
@@ -122,6 +133,10 @@ func (p *passage) travel() {
 	}
 	if err := p.receive(); err != nil {
 		p.refuseBefore(err)
+		return
+	}
+	if p.tunnel != nil {
+		p.serveTunnel()
 		return
 	}
 	if p.isReserved() {

@@ -12,6 +12,9 @@ import (
 // one, a route. It reads the address as a live request's is read, so that what
 // is explained about it holds for the live one.
 func Imagine(routes *Table, method string, target *url.URL) (*access.Request, error) {
+	if target.Scheme == "tcp" {
+		return imagineTunnel(routes, target)
+	}
 	if target.Scheme != "http" && target.Scheme != "https" {
 		return nil, errNotHTTP
 	}
@@ -42,6 +45,20 @@ func Imagine(routes *Table, method string, target *url.URL) (*access.Request, er
 		if name.Ambiguous&^entry.ambiguous != 0 {
 			return nil, access.Because(access.AmbiguousPath, errAmbiguous)
 		}
+		req.Route = entry.Route.ID
+	}
+	return req, nil
+}
+
+// imagineTunnel is Imagine for a tunnel to tcp://name:port.
+func imagineTunnel(routes *Table, target *url.URL) (*access.Request, error) {
+	host, err := parseTCP(target.String(), false)
+	if err != nil {
+		return nil, err
+	}
+	req := &access.Request{}
+	asTunnel(req, host)
+	if entry := routes.Match(req.Scheme, req.Host, req.Path); entry != nil {
 		req.Route = entry.Route.ID
 	}
 	return req, nil

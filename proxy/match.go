@@ -13,7 +13,7 @@ import (
 
 // Table finds the one route of a request. It is built once and never changes.
 type Table struct {
-	http, https hosts
+	http, https, tcp hosts
 }
 
 // hosts maps exact host names, and the part of a wildcard behind its star
@@ -41,12 +41,14 @@ type Entry struct {
 	// names holds the skeletons of the names in headers.
 	names map[string]bool
 	timed bool // a rule has a weekly window
+	// tunnel says where a route for tunnels leads. Nil: the route is for HTTP.
+	tunnel *destination
 }
 
 // NewTable compiles routes. Two routes for the same host and path are a fault:
 // order decides nothing. It does no I/O.
 func NewTable(routes []access.Route) (*Table, []access.Fault) {
-	t := &Table{http: newHosts(), https: newHosts()}
+	t := &Table{http: newHosts(), https: newHosts(), tcp: newHosts()}
 	faults := access.NewFaults("routes")
 	ids := map[string]bool{}
 	for i := range routes {
@@ -71,6 +73,8 @@ func (t *Table) scheme(scheme string) *hosts {
 		return &t.https
 	case "http", "ws":
 		return &t.http
+	case "tcp":
+		return &t.tcp
 	}
 	return nil
 }
@@ -82,6 +86,10 @@ func (t *Table) add(entry *Entry, f access.Faults) {
 		f.Add("write https://app.example.com", "the address of the route is missing")
 		return
 	}
+	if entry.tunnel != nil {
+		t.place(entry, &t.tcp, entry.tunnel.from, "", f)
+		return
+	}
 	scheme, host, prefix, err := parseFrom(from)
 	if err != nil {
 		f.Add("write https://app.example.com or https://app.example.com/path", "%q: %v", from, err)
@@ -91,7 +99,11 @@ func (t *Table) add(entry *Entry, f access.Faults) {
 		f.Add("choose another path", "%q overlaps %s, which Doorward keeps for itself", from, access.Prefix)
 		return
 	}
-	at := t.scheme(scheme)
+	t.place(entry, t.scheme(scheme), host, prefix, f)
+}
+
+// place puts an entry where its address says, unless another one is there.
+func (t *Table) place(entry *Entry, at *hosts, host, prefix string, f access.Faults) {
 	byHost := at.exact
 	if rest, ok := strings.CutPrefix(host, "*"); ok {
 		byHost, host = at.wildcard, rest
@@ -102,7 +114,11 @@ func (t *Table) add(entry *Entry, f access.Faults) {
 		byHost[host] = s
 	}
 	if other := s.byPrefix[prefix]; other != nil {
-		f.Add("let one of them differ in host or path", "%q is also the address of route %q", from, other.Route.ID)
+		cure := "let one of them differ in host or path"
+		if entry.tunnel != nil {
+			cure = "let one of them differ in host or port"
+		}
+		f.Add(cure, "%q is also the address of route %q", entry.Route.From, other.Route.ID)
 		return
 	}
 	s.byPrefix[prefix] = entry
@@ -201,7 +217,7 @@ func (t *Table) Owns(origin string) bool {
 
 // Entries yields every route of the table, in no particular order.
 func (t *Table) entries(yield func(*Entry) bool) {
-	for _, at := range []hosts{t.http, t.https} {
+	for _, at := range []hosts{t.http, t.https, t.tcp} {
 		for _, sites := range []map[string]*site{at.exact, at.wildcard} {
 			for _, s := range sites {
 				for _, entry := range s.byPrefix {
@@ -217,6 +233,13 @@ func (t *Table) entries(yield func(*Entry) bool) {
 // newEntry compiles everything about a route except who may use it.
 func newEntry(route *access.Route, f access.Faults) *Entry {
 	entry := &Entry{Route: route, names: map[string]bool{}, timed: timed(route)}
+	if strings.HasPrefix(route.From, "tcp:") {
+		entry.compileTunnel(f)
+		return entry
+	}
+	if len(route.Networks) > 0 {
+		f.At("networks").Add("write tcp:// in from, or use networks of a rule to say where visitors come from", "only tunnels are limited in where they lead")
+	}
 	for i, name := range route.AmbiguousPaths {
 		bit, ok := ambiguityNames[name]
 		if !ok {
@@ -228,16 +251,21 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 	entry.compileTargets(f)
 	entry.compileHeaders(f.At("headers"))
 	validateUpstreamTLS(&route.UpstreamTLS, len(entry.targets) == 0 || entry.targets[0].Scheme == "https", f.At("upstream_tls"))
+	checkOpen(route, f)
+	if entry.h2c && route.WebSocket {
+		f.At("websocket").Add("use http or https in to", "WebSocket needs an upstream that speaks HTTP/1.1")
+	}
+	return entry
+}
+
+// checkOpen reports what is wrong with what is said of open connections.
+func checkOpen(route *access.Route, f access.Faults) {
 	if r := route.Recheck; r != 0 && r.Std() < shortestRecheck {
 		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)
 	}
 	if grace := route.OnChange.CloseStreams; grace < 0 || grace.Std() > longestGrace {
 		f.At("on_change.close_streams").Add("write 10s", "%s is not between 0 and %s", grace, longestGrace)
 	}
-	if entry.h2c && route.WebSocket {
-		f.At("websocket").Add("use http or https in to", "WebSocket needs an upstream that speaks HTTP/1.1")
-	}
-	return entry
 }
 
 // timed reports whether a rule of the route has a weekly window. Windows open and

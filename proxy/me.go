@@ -17,7 +17,8 @@ func (p *passage) isReserved() bool {
 	if path+"/" != access.Prefix && !strings.HasPrefix(path, access.Prefix) {
 		return false
 	}
-	return p.gen.owns(p.req.Scheme, p.req.Host)
+	// A door that has nothing but tunnels has no host of its own.
+	return p.gen.owns(p.req.Scheme, p.req.Host) || path == access.TunnelsPath && p.gen.Routes.hasTunnels()
 }
 
 // serveReserved answers requests for Doorward's own addresses. They are not
@@ -37,6 +38,8 @@ func (p *passage) serveReserved() {
 		p.serveKeys()
 	case access.MePath:
 		p.serveMe()
+	case access.TunnelsPath:
+		p.serveTunnels()
 	case access.RecheckPath:
 		p.serveRecheck()
 	case access.SignalsPath:

@@ -19,10 +19,8 @@ const (
 // prepare is station 7. It runs only for a request the policy allowed, and
 // makes what the upstream will learn about the visitor.
 func (p *passage) prepare() error {
-	if p.gen.AuditRequired {
-		if err := p.door.recorder.Err(); err != nil {
-			return access.Becausef(access.AuditUnavailable, "audit is required: %w", err)
-		}
+	if err := p.recordable(); err != nil {
+		return err
 	}
 	if upgrades(p.in.Header) && !p.mayUpgrade() {
 		return access.Becausef(access.UpgradeRefused, "upgrade to %s on route %s",
@@ -39,6 +37,16 @@ func (p *passage) prepare() error {
 	var err error
 	if p.assertion, err = p.door.signer.assert(p.in.Context(), issuer, p.req, p.groups); err != nil {
 		return access.Because(access.InternalError, err)
+	}
+	return nil
+}
+
+// recordable refuses what could not be recorded, where that is required.
+func (p *passage) recordable() error {
+	if p.gen.AuditRequired {
+		if err := p.door.recorder.Err(); err != nil {
+			return access.Becausef(access.AuditUnavailable, "audit is required: %w", err)
+		}
 	}
 	return nil
 }

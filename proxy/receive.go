@@ -65,6 +65,8 @@ type passage struct {
 	sent      bool  // the upstream has been asked
 	body      tally // what the upstream is sent, if anything
 
+	tunnel *tunnelling // what is asked for is a tunnel
+
 	// For deciding again while the request is open; see stream.go.
 	stream  stream
 	cut     context.CancelCauseFunc // ends what the upstream was asked
@@ -127,6 +129,9 @@ func (p *passage) receive() error {
 	if headerBytes(r) > p.gen.Server.headerBytes() {
 		return access.Because(access.HeaderTooLarge, errHeaderSize)
 	}
+	if r.Method == http.MethodConnect && p.mayTunnel() {
+		return p.receiveConnect(peer, trusted)
+	}
 	if err := checkMethod(r.Method); err != nil {
 		return access.Because(access.BadRequest, err)
 	}
@@ -136,12 +141,19 @@ func (p *passage) receive() error {
 	if err := p.receiveTarget(r.RequestURI); err != nil {
 		return err
 	}
+	p.receiveTunnel()
+	p.receiveHeader(peer, trusted)
+	return nil
+}
+
+// receiveHeader drops what a header may not say, once its origin is known.
+func (p *passage) receiveHeader(peer netip.Addr, trusted bool) {
+	r := p.in
 	p.receiveCertificate(peer, trusted)
 	dropUntrusted(r.Header)
 	// Trailers arrive after the decision and no rule sees them.
 	r.Trailer = nil
 	delete(r.Header, "Trailer")
-	return nil
 }
 
 // checkMethod refuses spellings that a rule would take for an unknown method

@@ -103,6 +103,10 @@ type Snapshot struct {
 	Signals Signals
 	Forms   Forms // nil: forms that need a login first are not kept
 
+	// Listeners are the addresses at which Doorward itself listens, besides
+	// Server.Listen. Tunnels do not lead there.
+	Listeners []string
+
 	// AuditRequired refuses what cannot be recorded.
 	AuditRequired bool
 }

@@ -294,6 +294,8 @@ func (p *passage) stillServed() error {
 	switch {
 	case p.dec.Outcome != access.Allow:
 		return nil
+	case before.tunnel != nil:
+		return p.stillLeads(before.tunnel)
 	case before.upgraded() && !p.entry.Route.WebSocket:
 		return access.Because(access.UpgradeRefused, errNoUpgrades)
 	case p.entry.Route.ID != before.entry.Route.ID && !slices.Equal(p.entry.Route.To, before.entry.Route.To):

@@ -53,6 +53,9 @@ func (g *generation) connect(dial dialer, old *generation) error {
 		}
 	}
 	for entry := range g.Routes.entries {
+		if entry.tunnel != nil {
+			continue // every tunnel has a connection of its own
+		}
 		u, err := newUpstream(entry, dial)
 		if err != nil {
 			return fmt.Errorf("route %s: %w", entry.Route.ID, err)
@@ -174,8 +177,11 @@ func upstreamReason(err error) access.Reason {
 		badCert   *tls.CertificateVerificationError
 		badRecord tls.RecordHeaderError
 		op        *net.OpError
+		known     *access.Error
 	)
 	switch {
+	case errors.As(err, &known):
+		return known.Reason
 	case errors.As(err, &unreached):
 		return access.UpstreamUnreachable
 	case errors.As(err, &wrong):

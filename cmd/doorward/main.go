@@ -89,7 +89,7 @@ func root() *cobra.Command {
 		suggestCommand(&s),
 		importCommand(&s),
 		whoCanCommand(&s),
-		loginCommand(&s),
+		loginCommand(&s), connectCommand(&s),
 		sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
 		verifyLogCommand(&s), auditCommand(&s),
 		versionCommand(&s),

@@ -23,6 +23,7 @@ const (
 	// ServedElsewhere is for a route whose requests a front end forwards itself.
 	ServedElsewhere Reason = "served_elsewhere"
 	TooManyChecks   Reason = "too_many_checks"
+	TooManyTunnels  Reason = "too_many_tunnels"
 )
 
 // Reasons about who is asking.
@@ -127,6 +128,8 @@ const (
 	UpstreamBroken        Reason = "upstream_broken"
 	ShuttingDown          Reason = "shutting_down"
 	ClientGone            Reason = "client_gone"
+	TargetProhibited      Reason = "target_prohibited"
+	TunnelIdle            Reason = "tunnel_idle"
 )
 
 // Info is what a reason means: the status of the answer and the visitor's text.
@@ -152,6 +155,8 @@ var infos = map[Reason]Info{
 	ServedElsewhere: {http.StatusMisdirectedRequest, "This application is served elsewhere", "The request came to Doorward directly, but another server forwards the requests of this application.", "Open the application by its own address."},
 	UpgradeRefused:  {http.StatusForbidden, "This connection cannot be upgraded", "The application behind this address does not accept upgraded connections.", "The owner of the route can enable WebSocket for it."},
 	TooManyChecks:   {http.StatusTooManyRequests, "This was checked a moment ago", "The device management is not asked again so soon, so nothing new is known.", "Wait a few seconds, then check again."},
+
+	TooManyTunnels: {http.StatusTooManyRequests, "Too many tunnels are open", "You, or everybody together towards this address, have as many tunnels open as this door permits.", "Close some of them and try again."},
 
 	LoginRequired:   {http.StatusUnauthorized, "Please log in", "This application is open to people who have logged in.", "Log in and you will be brought back here."},
 	SessionExpired:  {http.StatusUnauthorized, "Your session has ended", "You have been logged in, but not recently enough.", "Log in again and you will be brought back here."},
@@ -232,6 +237,8 @@ var infos = map[Reason]Info{
 	UpstreamBroken:        {http.StatusBadGateway, "The application answered badly", "The application's answer does not follow the HTTP standard.", "Try again in a minute."},
 	ShuttingDown:          {http.StatusServiceUnavailable, "This door is closing", "The service is being restarted.", "Try again in a moment."},
 	ClientGone:            {499, "The visitor left", "The connection was closed before the answer was complete.", ""},
+	TargetProhibited:      {http.StatusForbidden, "This address cannot be reached through a tunnel", "You may use this tunnel, but its name leads to an address that no tunnel may lead to.", "The owner of the route can correct the name, or list the address under networks."},
+	TunnelIdle:            {http.StatusRequestTimeout, "The tunnel was idle", "Nothing was sent through the tunnel for a long time, so it was closed.", "Open it again. Many programs can send a sign of life now and then."},
 }
 
 // Info returns what the reason means. A reason outside the list, also the empty

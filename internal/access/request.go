@@ -22,8 +22,9 @@ const (
 	KeysPath         = Prefix + "jwks.json"           // our keys as the issuer of assertions
 	RecheckPath      = Prefix + "recheck"             // have the inventories asked about one's device now
 	MePath           = Prefix + "me"
-	AuthPath         = Prefix + "auth"   // where front ends ask, on a listener of their own
-	AuthInPlacePath  = AuthPath + "/ext" // those that repeat the address behind a prefix
+	AuthPath         = Prefix + "auth"    // where front ends ask, on a listener of their own
+	AuthInPlacePath  = AuthPath + "/ext"  // those that repeat the address behind a prefix
+	TunnelsPath      = Prefix + "tunnels" // which tunnels one may open
 )
 
 // HiddenValue stands in a recorded query for what looked like a token. Rules
@@ -51,11 +52,12 @@ type Request struct {
 	Time time.Time `json:"time"`
 	Door Door      `json:"door,omitempty"`
 
-	Method string `json:"method"`
+	Method string `json:"method"` // CONNECT for a tunnel, however it was asked for
 	Scheme string `json:"scheme"` // http, https, ws, wss or tcp
 	// Host is lower-case and without the scheme's default port.
 	Host string `json:"host"`
 	// Path is the one canonical path that is matched, decided on and forwarded.
+	// For a tunnel it is /.
 	Path string `json:"path"`
 	// Ambiguous names the spellings in the path on which servers disagree, in the
 	// words of a route's ambiguous_paths. The route permits each, or the request

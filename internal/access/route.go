@@ -7,12 +7,22 @@ type Route struct {
 	ID string `yaml:"id"`
 	// From is the external address: `https://app.corp.example.com`, optionally
 	// with a path prefix, or `https://*.apps.example.com` for all hosts one
-	// label below. The most specific host wins, then the longest path.
+	// label below. The most specific host wins, then the longest path. With
+	// `tcp://build.corp.example.com:22`, or `tcp://*.build.corp.example.com:22`, the
+	// route is for tunnels of TCP connections.
 	From string `yaml:"from"`
-	// To lists the upstream addresses: http, https or h2c (HTTP/2 without TLS).
-	// Required, unless a front end forwards the requests and only asks what
-	// Doorward decides (server.forward_auth, server.ext_authz, server.spoe).
+	// To lists the upstream addresses: http, https or h2c (HTTP/2 without TLS), or
+	// for tunnels `tcp://10.1.2.3:22`. Required, unless a front end forwards the
+	// requests and only asks what Doorward decides (server.forward_auth,
+	// server.ext_authz, server.spoe). Tunnels without it lead to the name and the
+	// port that are asked for, within `networks`.
 	To []string `yaml:"to"`
+	// Networks lists, in CIDR notation, the addresses that a tunnel may lead to:
+	// every address of its name has to be in one of them. Required without `to`.
+	// Addresses that matter to this machine (loopback, link-local and metadata
+	// services, Doorward's own listeners) are reached only if an entry is about
+	// nothing else, such as `127.0.0.1/32`, or if `to` has the address itself.
+	Networks []string `yaml:"networks"`
 	// Label is the sensitivity of the data behind the route, free text for audit.
 	Label string `yaml:"label"`
 	// Provider is the id of the identity provider visitors of this route log in

@@ -24,7 +24,7 @@ const module = "github.com/doorward/doorward/"
 // that a new one takes its place knowingly.
 var layers = [][]string{
 	{"internal/access"},
-	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose"},
+	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/session"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config", "proxy/extauthz", "proxy/spoe"},
@@ -42,12 +42,13 @@ var only = map[string][]string{
 	"internal/clilogin":  {},
 	"internal/migrate":   {"internal/access"},
 	"internal/jose":      {"internal/access"},
+	"internal/tunnel":    {"internal/access"},
 	"authz":              {"internal/access"},
 	"devicecheck":        {"internal/access"},
 	"internal/audit":     {"internal/access"},
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
-	"proxy":              {"internal/access", "internal/page", "internal/store"},
+	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel"},
 	"proxy/extauthz":     {"internal/access", "proxy"},
 	"proxy/spoe":         {"internal/access", "proxy"},
 	"signals":            {"internal/access", "internal/store", "internal/session", "internal/jose"},
@@ -70,6 +71,7 @@ var fences = map[string][]string{
 	"golang.org/x/oauth2":                 {"authn", "signals"},
 	"google.golang.org/grpc":              {"proxy/extauthz"},
 	"net/http/pprof":                      {},
+	"software.sslmate.com/src/go-pkcs12":  {"cmd/doorward"},
 }
 
 // source is one Go file of the module.
