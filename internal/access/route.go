@@ -12,13 +12,13 @@ type Route struct {
 	// route is for tunnels of TCP connections.
 	From string `yaml:"from"`
 	// To lists the upstream addresses: http, https or h2c (HTTP/2 without TLS), or
-	// for tunnels `tcp://10.1.2.3:22`. Required, unless a front end forwards the
+	// for tunnels `tcp://10.1.2.3:22`. Needed unless a front end forwards the
 	// requests and only asks what Doorward decides (server.forward_auth,
 	// server.ext_authz, server.spoe). Tunnels without it lead to the name and the
 	// port that are asked for, within `networks`.
 	To []string `yaml:"to"`
 	// Networks lists, in CIDR notation, the addresses that a tunnel may lead to:
-	// every address of its name has to be in one of them. Required without `to`.
+	// every address of its name has to be in one of them. Needed without `to`.
 	// Addresses that matter to this machine (loopback, link-local and metadata
 	// services, Doorward's own listeners) are reached only if an entry is about
 	// nothing else, such as `127.0.0.1/32`, or if `to` has the address itself.
