@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -74,7 +75,9 @@ func newRevokedList(byID map[string]access.Revocation, now time.Time) *revokedLi
 		case !r.Until.After(now):
 			delete(byID, id)
 		case r.All:
-			l.all = r.At
+			if r.At.After(l.all) { // a damaged record is one of these, too
+				l.all = r.At
+			}
 		case r.Device != "":
 			l.devices[r.Device] = r.At
 		default:
@@ -234,10 +237,7 @@ func (m *Manager) NotBefore(ctx context.Context, r access.Revocation) (access.Re
 	if _, known := l.byID[r.ID]; !known && len(l.byID) >= maxRevocations {
 		return r, access.Becausef(access.InternalError, "session: %d revocations are remembered already; lift some, or revoke everything", len(l.byID))
 	}
-	if before, known := l.byID[r.ID]; known && before.At.After(r.At) {
-		r.At = before.At // what was revoked stays so
-	}
-	if _, err := m.putRecord(ctx, revokedPrefix+r.ID, r, store.Any, r.Until); err != nil {
+	if err := m.putRevocation(ctx, &r); err != nil {
 		return r, storeError(err)
 	}
 	sig, err := m.revocations.changed(ctx, store.Change{Key: revokedPrefix + r.ID})
@@ -246,6 +246,32 @@ func (m *Manager) NotBefore(ctx context.Context, r access.Revocation) (access.Re
 	}
 	m.signal(sig)
 	return r, nil
+}
+
+// putRevocation stores a revocation. What was revoked stays so: it takes the
+// moment of an earlier one of the same kind that is later, whoever stores it
+// meanwhile.
+func (m *Manager) putRevocation(ctx context.Context, r *access.Revocation) error {
+	key := revokedPrefix + r.ID
+	for range maxTries {
+		var before access.Revocation
+		item, err := m.store.Get(ctx, key)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			item.Version = store.New
+		case errors.Is(err, store.ErrCorrupt):
+			item.Version = store.Any
+		case err != nil:
+			return err
+		case decode(item.Value, &before) == nil && before.At.After(r.At):
+			r.At = before.At
+		}
+		_, err = m.putRecord(ctx, key, r, item.Version, r.Until)
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: revocation %s changes all the time", store.ErrUnavailable, r.ID)
 }
 
 // EndAllBefore ends, in the background, the sessions that began before a moment,

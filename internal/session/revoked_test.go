@@ -27,6 +27,8 @@ func TestNothingIsRevokedByItself(t *testing.T) {
 
 // Whatever was issued before a revocation is refused, on every replica, whether
 // or not there is a record of it; what is issued afterwards counts.
+// Whatever was issued before a revocation is refused, on every replica, whether
+// or not there is a record of it; what is issued afterwards counts.
 func TestRevocationIsNotBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory(t)
@@ -184,6 +186,49 @@ func TestDamagedRevocationIsAboutEverybody(t *testing.T) {
 		synctest.Wait()
 		here.opens(hers, authHost, "alice", "")
 	})
+}
+
+// Two replicas revoke the same at once, one of them for an older event: what the
+// later one made worthless stays so.
+func TestOlderRevocationDoesNotOvertakeALaterOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory(t)
+		slow := &faultyStore{Store: s}
+		here, there := newDesk(t, slow), newDesk(t, s)
+		event := alice
+		event.At = time.Now()
+		time.Sleep(time.Second)
+		hers := here.start(start("alice"))
+		time.Sleep(time.Second)
+		meanwhile := func(item store.Item) error {
+			slow.failPut.Store(nil)
+			_, err := there.NotBefore(there.ctx, alice)
+			return err
+		}
+		slow.failPut.Store(&meanwhile)
+		if r, err := here.NotBefore(here.ctx, event); err != nil || !r.At.Equal(time.Now()) {
+			t.Errorf("%+v %v", r, err)
+		}
+		synctest.Wait()
+		for _, d := range []*desk{here, there} {
+			d.opens(hers, authHost, "", access.SessionEnded)
+		}
+	})
+}
+
+// Of several revocations of everything, one of them a record that is damaged, the
+// latest counts.
+func TestLatestRevocationOfEverythingCounts(t *testing.T) {
+	now := time.Now()
+	for range 64 { // maps have no order
+		l := newRevokedList(map[string]access.Revocation{
+			"all":     {All: true, At: now, Until: now.Add(revokedFor)},
+			"damaged": {All: true, At: now.Add(-time.Hour), Until: now.Add(revokedFor)},
+		}, now)
+		if !l.all.Equal(now) {
+			t.Fatalf("%s counts, not %s", l.all, now)
+		}
+	}
 }
 
 func TestRevocationsOfNothingAndOfTooMuch(t *testing.T) {
