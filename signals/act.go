@@ -78,20 +78,24 @@ func (t *transmitter) by(e *event) string {
 }
 
 // end ends the logins concerned. What no login stands for, such as a token that
-// was issued before, is revoked besides.
+// was issued before, is revoked besides, unless the event is held.
 func (r *Receiver) end(ctx context.Context, t *transmitter, e *event) (outcome, error) {
-	revoked, err := r.revoke(ctx, t, e)
+	list, more, err := r.concerned(ctx, t, e)
 	if err != nil {
 		return outcome{}, err
 	}
-	out, err := r.eachLogin(ctx, t, e, "ended", func(info *access.SessionInfo) (bool, error) {
+	if out, held := t.hold(e, len(list), more); held {
+		return out, nil
+	}
+	revoked, revokeErr := r.revoke(ctx, t, e)
+	out, err := t.toEach(list, "ended", func(info *access.SessionInfo) (bool, error) {
 		n, err := r.opts.Sessions.Revoke(ctx, session.Match{LoginID: info.ID}, access.SessionEnded, t.by(e))
 		return n > 0, err
 	})
-	if err == nil && revoked != "" && out.reason == access.SignalIgnored {
+	if revoked != "" && out.reason == access.SignalIgnored {
 		out = outcome{access.SignalApplied, revoked}
 	}
-	return out, err
+	return out, errors.Join(revokeErr, err)
 }
 
 // revoke makes whatever was issued before the event count no more, for a person
@@ -230,14 +234,28 @@ func (r *Receiver) eachLogin(ctx context.Context, t *transmitter, e *event, done
 	if err != nil {
 		return outcome{}, err
 	}
-	if len(list) == 0 && !more {
-		return ignored("it concerns no login that is alive"), nil
+	if out, held := t.hold(e, len(list), more); held {
+		return out, nil
 	}
-	if more || !t.within(len(list)) {
-		t.log.Error("an event would end or lower more logins than max_sessions allows; nothing was done",
-			"event", e.name, "logins", len(list), "more", more, "limit", t.cfg.maxSessions(),
-			"cure", "if it is right, run doorward revoke, or raise max_sessions")
-		return outcome{access.SignalHeld, fmt.Sprintf("%d logins or more are concerned, too many at once", len(list))}, nil
+	return t.toEach(list, done, do)
+}
+
+// hold reports whether an event is about so many logins that nothing of it may be
+// carried out.
+func (t *transmitter) hold(e *event, logins int, more bool) (outcome, bool) {
+	if !more && (logins == 0 || t.within(logins)) {
+		return outcome{}, false
+	}
+	t.log.Error("an event would end or lower more logins than max_sessions allows; nothing was done",
+		"event", e.name, "logins", logins, "more", more, "limit", t.cfg.maxSessions(),
+		"cure", "if it is right, run doorward revoke, or raise max_sessions")
+	return outcome{access.SignalHeld, fmt.Sprintf("%d logins or more are concerned, too many at once", logins)}, true
+}
+
+// toEach does something to every login of a list, and counts it.
+func (t *transmitter) toEach(list []access.SessionInfo, done string, do func(*access.SessionInfo) (bool, error)) (_ outcome, err error) {
+	if len(list) == 0 {
+		return ignored("it concerns no login that is alive"), nil
 	}
 	n := 0
 	for i := range list {

@@ -2,6 +2,7 @@ package signals
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -220,6 +221,38 @@ func TestBlastLimit(t *testing.T) {
 	w.push(202, testidp.CAEP+"session-revoked", user(corp, "user4"), nil)
 	if alive() != 2 {
 		t.Fatal("a reload lifted the limit")
+	}
+}
+
+// What is held is not carried out in another way either: what no login stands for
+// stays, too.
+func TestBlastLimitHoldsTokensToo(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.cfg.MaxSessions = 1 })
+	cookies := []string{w.login(corp, "alice"), w.login(corp, "alice")}
+	w.stream()
+	w.push(202, testidp.CAEP+"session-revoked", user(corp, "alice"), map[string]any{"event_timestamp": w.now().Add(10 * time.Second).Unix()})
+	if w.last().Reason != access.SignalHeld || len(w.revoked) > 0 {
+		t.Errorf("%s, and revoked are %+v", w.last().Reason, w.revoked)
+	}
+	for i, cookie := range cookies {
+		if w.who(cookie) == nil {
+			t.Errorf("login %d is refused", i)
+		}
+	}
+}
+
+// Logins end also where tokens cannot be revoked, and the event comes again for
+// those.
+func TestLoginsEndThoughTokensCannotBeRevoked(t *testing.T) {
+	w := newWorld(t, nil)
+	cookie := w.login(corp, "alice")
+	w.stream()
+	w.receiver.opts.Revoke = func(context.Context, access.Revocation) (access.Revocation, error) {
+		return access.Revocation{}, errors.New("too many are remembered")
+	}
+	w.push(503, testidp.CAEP+"session-revoked", user(corp, "alice"), nil)
+	if w.who(cookie) != nil {
+		t.Error("the login goes on")
 	}
 }
 
