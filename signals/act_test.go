@@ -316,6 +316,37 @@ func TestDeviceReports(t *testing.T) {
 	}
 }
 
+// What a transmitter says in a device's favour takes back what it said itself, and
+// nothing that another one said.
+func TestNobodyTakesBackWhatAnotherOneReported(t *testing.T) {
+	w := newWorld(t, nil)
+	reports, now := w.receiver.Reports(), time.Now()
+	look := func() access.Device {
+		d := access.Device{ID: "laptop-1", Known: access.Yes, Compliant: access.Yes, Risk: access.RiskNone}
+		reports.Apply(&d)
+		return d
+	}
+	for i, says := range []report{
+		{From: "mdm", Compliant: access.No, At: now}, {From: "mdm", Risk: access.RiskHigh, At: now},
+		{From: "partner", Compliant: access.Yes, At: now.Add(time.Second)}, {From: "partner", Risk: access.RiskLow, At: now.Add(time.Second)},
+	} {
+		if _, err := reports.say(t.Context(), "laptop-1", says); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if d := look(); d.Compliant != access.No || d.Risk != access.RiskHigh || len(d.Reasons) != 1 {
+		t.Errorf("%+v", d)
+	}
+	for _, says := range []report{{From: "mdm", Compliant: access.Yes, At: now.Add(2 * time.Second)}, {From: "mdm", Risk: access.RiskLow, At: now.Add(2 * time.Second)}} {
+		if _, err := reports.say(t.Context(), "laptop-1", says); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := look(); d.Compliant != access.Yes || d.Risk != access.RiskNone {
+		t.Errorf("%+v", d)
+	}
+}
+
 // A certificate that was withdrawn identifies nothing, however its serial number
 // and issuer are written.
 func TestWithdrawnCertificates(t *testing.T) {
@@ -355,10 +386,7 @@ func TestReportsReachEveryReplica(t *testing.T) {
 		other.Reports().Apply(&d)
 		return d.Compliant == access.No
 	})
-	late := w.newReceiver(nil)
-	if err := late.Reports().readAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	late := w.newReceiver(nil) // knows before it runs, and so before anything is decided
 	d := access.Device{ID: "laptop-1", Compliant: access.Yes}
 	if late.Reports().Apply(&d); d.Compliant != access.No {
 		t.Error("forgotten")

@@ -71,7 +71,8 @@ type Receiver struct {
 	reports      *Reports
 }
 
-// New returns a Receiver. Nothing is asked or watched before Run.
+// New returns a Receiver that knows what was reported of devices; an error says
+// that this cannot be read. No transmitter is asked and nothing watched before Run.
 func New(opts Options) (*Receiver, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -87,6 +88,9 @@ func New(opts Options) (*Receiver, error) {
 		r.reports = opts.Previous.reports
 	} else {
 		r.reports = newReports(&opts)
+		if err := r.reports.begin(); err != nil {
+			return nil, fmt.Errorf("signals: reports about devices: %w", err)
+		}
 	}
 	for _, cfg := range opts.Transmitters {
 		t, err := newTransmitter(&opts, cfg)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -26,6 +27,8 @@ const (
 	reportLife = 30 * 24 * time.Hour
 	// rewatch is the pause before a watch that broke off is begun again.
 	rewatch = time.Second
+	// readWait bounds the first reading of what is remembered.
+	readWait = 10 * time.Second
 )
 
 // report is what transmitters said of one device, or of one certificate.
@@ -59,16 +62,37 @@ type Reports struct {
 
 // known is everything that is remembered. It never changes.
 type known struct {
-	devices      map[string]report // by id of the device
-	certificates map[string]report // by key in the store
-	serials      map[string][]string
-	unread       error // set while nobody can say what is remembered
+	reports map[string]report   // by key in the store
+	devices map[string][]report // by id of the device, one of each transmitter
+	serials map[string][]report // by serial number of a certificate
+}
+
+func newKnown(reports map[string]report) *known {
+	k := &known{reports: reports, devices: map[string][]report{}, serials: map[string][]report{}}
+	for _, key := range slices.Sorted(maps.Keys(reports)) {
+		says := reports[key]
+		if says.Serial == "" {
+			k.devices[says.Device] = append(k.devices[says.Device], says)
+			continue
+		}
+		for _, serial := range serialForms(says.Serial) {
+			k.serials[serial] = append(k.serials[serial], says)
+		}
+	}
+	return k
 }
 
 func newReports(opts *Options) *Reports {
 	r := &Reports{store: opts.Store, now: opts.Now, log: opts.Log, signal: opts.Signal}
-	r.known.Store(&known{})
+	r.known.Store(newKnown(map[string]report{}))
 	return r
+}
+
+// begin reads what is remembered before anything is decided without it.
+func (r *Reports) begin() error {
+	ctx, cancel := context.WithTimeout(context.Background(), readWait)
+	defer cancel()
+	return r.readAll(ctx)
 }
 
 func digest(text string) string {
@@ -76,11 +100,11 @@ func digest(text string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// say remembers a report unless something later is known. It returns whether
-// anything changed.
+// say remembers a report unless the same transmitter has said something later. It
+// returns whether anything changed.
 func (r *Reports) say(ctx context.Context, device string, says report) (changed bool, err error) {
 	says.Device = device
-	err = r.update(ctx, reportPrefix+digest("device "+device), func(have *report) bool {
+	err = r.update(ctx, reportPrefix+digest("device "+says.From+" "+device), func(have *report) bool {
 		merged := have.merge(says)
 		changed = merged != *have
 		*have = merged
@@ -89,8 +113,8 @@ func (r *Reports) say(ctx context.Context, device string, says report) (changed 
 	return changed, err
 }
 
-// merge brings two reports about one device together; of each statement the later
-// one counts. That a device is compliant again only takes an objection back.
+// merge brings two reports of one transmitter about one device together; of each
+// statement the later one counts. That a device is compliant again only takes an objection back.
 func (r report) merge(more report) report {
 	merged := r
 	merged.Device, merged.From, merged.By = more.Device, more.From, more.By
@@ -168,42 +192,16 @@ func (r *Reports) update(ctx context.Context, key string, change func(*report) b
 func (r *Reports) learn(key string, says *report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := r.known.Load()
-	next := &known{devices: map[string]report{}, certificates: map[string]report{}}
-	touched := ""
-	for id, have := range before.devices {
-		if reportPrefix+digest("device "+id) == key {
-			touched = id
-			continue
-		}
-		next.devices[id] = have
+	reports := maps.Clone(r.known.Load().reports)
+	touched := reports[key].Device
+	delete(reports, key)
+	if says != nil {
+		reports[key], touched = *says, says.Device
 	}
-	for k, have := range before.certificates {
-		if k != key {
-			next.certificates[k] = have
-		}
-	}
-	switch {
-	case says == nil:
-	case says.Serial != "":
-		next.certificates[key] = *says
-	default:
-		next.devices[says.Device], touched = *says, says.Device
-	}
-	next.index()
-	r.known.Store(next)
+	r.known.Store(newKnown(reports))
 	if r.signal != nil {
 		// A certificate may be that of any device.
 		r.signal(access.Signal{Reason: access.FactsChanged, Device: touched})
-	}
-}
-
-func (k *known) index() {
-	k.serials = map[string][]string{}
-	for key, says := range k.certificates {
-		for _, serial := range serialForms(says.Serial) {
-			k.serials[serial] = append(k.serials[serial], key)
-		}
 	}
 }
 
@@ -230,8 +228,8 @@ func serialForms(text string) (forms []string) {
 func (r *Reports) Apply(d *access.Device) {
 	k := r.known.Load()
 	if d.Certificate.Serial != "" && len(k.serials) > 0 {
-		for _, key := range k.serials[d.Certificate.Serial] {
-			if says := k.certificates[key]; says.Issuer == "" || sameName(says.Issuer, d.Certificate.Issuer) {
+		for _, says := range k.serials[d.Certificate.Serial] {
+			if says.Issuer == "" || sameName(says.Issuer, d.Certificate.Issuer) {
 				d.Problem = access.DeviceCertRevoked
 			}
 		}
@@ -239,18 +237,16 @@ func (r *Reports) Apply(d *access.Device) {
 	if d.ID == "" || len(k.devices) == 0 {
 		return
 	}
-	says, ok := k.devices[d.ID]
-	if !ok {
-		return
-	}
-	// What the inventory heard from the device later is newer than the report.
-	if says.Compliant == access.No && !d.SeenAt.After(says.At) {
-		d.Compliant = access.No
-		d.Reasons = append(slices.Clip(d.Reasons), "reported as not compliant by "+says.From)
-	}
-	// A report of a low risk vouches for nothing.
-	if says.Risk >= access.RiskMedium && says.Risk > d.Risk && !d.SeenAt.After(says.RiskAt) {
-		d.Risk = says.Risk
+	for _, says := range k.devices[d.ID] {
+		// What the inventory heard from the device later is newer than the report.
+		if says.Compliant == access.No && !d.SeenAt.After(says.At) {
+			d.Compliant = access.No
+			d.Reasons = append(slices.Clip(d.Reasons), "reported as not compliant by "+says.From)
+		}
+		// A report of a low risk vouches for nothing.
+		if says.Risk >= access.RiskMedium && says.Risk > d.Risk && !d.SeenAt.After(says.RiskAt) {
+			d.Risk = says.Risk
+		}
 	}
 }
 
@@ -328,7 +324,7 @@ func (r *Reports) read(ctx context.Context, key string) error {
 }
 
 func (r *Reports) readAll(ctx context.Context) error {
-	next := &known{devices: map[string]report{}, certificates: map[string]report{}}
+	reports := map[string]report{}
 	for item, err := range r.store.List(ctx, reportPrefix) {
 		var says report
 		if err == nil {
@@ -339,15 +335,12 @@ func (r *Reports) readAll(ctx context.Context) error {
 			return err
 		case err != nil:
 			r.log.Error("a report of shared signals is damaged and left out", "key", item.Key, "error", err)
-		case says.Serial != "":
-			next.certificates[item.Key] = says
 		default:
-			next.devices[says.Device] = says
+			reports[item.Key] = says
 		}
 	}
-	next.index()
 	r.mu.Lock()
-	r.known.Store(next)
+	r.known.Store(newKnown(reports))
 	r.mu.Unlock()
 	if r.signal != nil {
 		r.signal(access.Signal{Reason: access.FactsChanged})
