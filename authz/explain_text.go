@@ -143,7 +143,8 @@ func wantGot(want, got string) string {
 	}
 }
 
-// demandText writes what a login has to satisfy.
+// demandText writes what a login has to satisfy, to stand behind "log in" or "a
+// login".
 func demandText(ask access.LoginRequire) string {
 	var parts []string
 	if len(ask.ACR) > 0 {
@@ -158,8 +159,11 @@ func demandText(ask access.LoginRequire) string {
 	if ask.MaxAge > 0 {
 		parts = append(parts, "at most "+span(ask.MaxAge.Std())+" ago")
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) == 0:
 		return ""
+	case len(parts) == 1 && ask.MaxAge > 0:
+		return " " + parts[0]
 	}
 	return " with " + strings.Join(parts, ", ")
 }

@@ -97,11 +97,16 @@ func checkDeviceClaims(f *File, at access.Faults) {
 	if f.Devices.Owner != "" {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.Devices.Profiles)) {
-		if i := slices.Index(f.Devices.Profiles[name].All, "owned"); i >= 0 {
-			at.At("devices.profiles.%s.all[%d]", name, i).Add("add devices.owner: email",
-				"nobody passes: it is not said what the owner of a device is compared with")
+	owned := func(checks []string, at access.Faults) {
+		if i := slices.Index(checks, "owned"); i >= 0 {
+			at.At("all[%d]", i).Add("add devices.owner: email", "nobody passes: it is not said what the owner of a device is compared with")
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Devices.Profiles)) {
+		owned(f.Devices.Profiles[name].All, at.At("devices.profiles.%s", name))
+	}
+	for i := range f.Devices.Tiers {
+		owned(f.Devices.Tiers[i].All, at.At("devices.tiers[%d]", i))
 	}
 }
 
