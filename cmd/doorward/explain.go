@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -144,7 +145,7 @@ func (f *explainFlags) request(cfg *config.Config) (*access.Request, error) {
 	if f.at != "" {
 		var err error
 		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return nil, fmt.Errorf("--at: %w", err)
+			return nil, fmt.Errorf("--at %q is no time; write 2026-11-23T09:00:00+01:00", f.at)
 		}
 	}
 	target, err := url.Parse(f.url)
@@ -182,6 +183,11 @@ func (f *explainFlags) on(cfg *config.Config, req *access.Request) error {
 		return nil
 	}
 	dev, err := cfg.ReadDevice(f.device)
+	if _, missing := os.Stat(f.device); errors.Is(missing, os.ErrNotExist) {
+		names := append(cfg.Policy.DeviceNames(), "none", "unknown", "silent")
+		return fmt.Errorf("--device: %q is neither a file nor one of %s; to explain a device of an inventory, let the file of --as claim it",
+			f.device, strings.Join(names, ", "))
+	}
 	if err != nil {
 		return fmt.Errorf("--device: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,10 +46,16 @@ func importCommand(s *settings) *cobra.Command {
 	}
 }
 
+// products are those that can be taken over.
+var products = []string{"oauth2-proxy", "pomerium", "authelia", "oathkeeper"}
+
 // maxImport is more than any importer reads, so that it can say so.
 const maxImport = 2 << 20
 
 func importFrom(in io.Reader, product string, paths []string) (*migrate.Result, error) {
+	if !slices.Contains(products, product) {
+		return nil, fmt.Errorf("%q is none of %s", product, strings.Join(products, ", "))
+	}
 	if len(paths) > 1 && product != "oauth2-proxy" {
 		return nil, fmt.Errorf("%s has one file, not %d", product, len(paths))
 	}
@@ -93,8 +100,6 @@ func parseImport(product string, texts [][]byte) (*migrate.Result, error) {
 		return migrate.Pomerium(texts[0])
 	case "authelia":
 		return migrate.Authelia(texts[0])
-	case "oathkeeper":
-		return migrate.Oathkeeper(texts[0])
 	}
-	return nil, fmt.Errorf("%q is none of oauth2-proxy, pomerium, authelia and oathkeeper", product)
+	return migrate.Oathkeeper(texts[0])
 }

@@ -94,7 +94,23 @@ func root() *cobra.Command {
 		verifyLogCommand(&s), auditCommand(&s),
 		versionCommand(&s),
 	)
+	showUsage(cmd)
 	return cmd
+}
+
+// showUsage lets every command that counts its arguments say what they are.
+func showUsage(cmd *cobra.Command) {
+	if count := cmd.Args; count != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := count(cmd, args); err != nil {
+				return fmt.Errorf("%w\nusage: %s", err, cmd.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, below := range cmd.Commands() {
+		showUsage(below)
+	}
 }
 
 // buildVersion prefers the linker's word and falls back to the module's.

@@ -48,6 +48,9 @@ func runTests(out io.Writer, s *settings, f testFlags) error {
 	if err != nil {
 		return fmt.Errorf("--run: %w", err)
 	}
+	if f.minCoverage < 0 || f.minCoverage > 100 {
+		return fmt.Errorf("--min-coverage %d is no percentage; write a number from 0 to 100", f.minCoverage)
+	}
 	if f.run != "" && f.minCoverage > 0 {
 		return errors.New("--min-coverage is about all tests: leave out --run")
 	}
