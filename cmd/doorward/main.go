@@ -90,6 +90,7 @@ func root() *cobra.Command {
 		importCommand(&s),
 		whoCanCommand(&s),
 		loginCommand(&s), connectCommand(&s),
+		healthCommand(&s),
 		sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
 		verifyLogCommand(&s), auditCommand(&s),
 		versionCommand(&s),
