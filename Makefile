@@ -4,7 +4,7 @@
 GO ?= go
 FUZZTIME ?= 2s
 
-.PHONY: build test demo lint fuzz parts generate bench charts clients
+.PHONY: build test demo lint fuzz parts generate bench charts clients vendor sbom test-image
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
@@ -48,3 +48,17 @@ bench:
 # docs/config.md and config/schema.json come from the comments in the code.
 generate:
 	$(GO) generate ./...
+
+# What the opt-in targets below take is not needed for anything else.
+
+# The modules beside the source, so that the image is built without a network.
+vendor:
+	$(GO) mod vendor
+
+# What is in the binary, as CycloneDX: from the binary itself, not from go.mod.
+sbom: build
+	$(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0 bin -json -output bin/doorward.cdx.json bin/doorward
+
+# Builds the image without a network or a daemon, and runs it. As root.
+test-image:
+	./deploy/image/test.sh
