@@ -127,7 +127,7 @@ func (s *search) values(c condition, want access.Tri) (list []value) {
 		}
 	case *schedule:
 		for _, at := range s.moments() {
-			add(at.Format(time.RFC3339), func(r *access.Request) { moveTo(r, at) })
+			add(at.Format(time.RFC3339), func(r *access.Request) { r.MoveTo(at) })
 		}
 	}
 	return list
@@ -301,20 +301,4 @@ func (s *search) moments() []time.Time {
 	}
 	slices.SortFunc(s.times, time.Time.Compare)
 	return s.times
-}
-
-// moveTo moves a request to another instant, with everything that happened
-// before it: the login is as old as it was, the device reported as long ago.
-func moveTo(r *access.Request, at time.Time) {
-	by := at.Sub(r.Time)
-	if r.Time.IsZero() {
-		by = 0
-	}
-	r.Time = at
-	for _, t := range []*time.Time{&r.Identity.Login.Time, &r.Device.SeenAt, &r.Device.ObservedAt, &r.Device.SourceFailingSince,
-		&r.Device.NonCompliantSince, &r.Device.GraceUntil, &r.Session.Created, &r.Session.Expires} {
-		if !t.IsZero() {
-			*t = t.Add(by)
-		}
-	}
 }

@@ -101,7 +101,7 @@ func flip(t *rapid.T, p *Policy, req *access.Request, c Step) bool {
 		if err != nil {
 			t.Fatal(err)
 		}
-		moveTo(req, at)
+		req.MoveTo(at)
 	case "when", "unless":
 		source, value, _ := strings.Cut(c.Want, " is ")
 		return flipExpression(req, source, (value == "true") == (c.Become == Hit))

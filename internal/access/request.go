@@ -122,3 +122,21 @@ func (r *Request) Origin() string {
 	}
 	return r.Scheme + "://" + r.Host
 }
+
+// MoveTo moves a request to another instant, with everything that happened
+// before it: the login is as old as it was, the device reported as long ago, a
+// grace period has as long to run. Where it is not known when the request was
+// made, that is all that is set.
+func (r *Request) MoveTo(at time.Time) {
+	by := at.Sub(r.Time)
+	if r.Time.IsZero() {
+		by = 0
+	}
+	r.Time = at
+	for _, t := range []*time.Time{&r.Identity.Login.Time, &r.Session.Created, &r.Session.Expires, &r.Credential.Issued, &r.Credential.Expires,
+		&r.Device.SeenAt, &r.Device.ObservedAt, &r.Device.SourceFailingSince, &r.Device.NonCompliantSince, &r.Device.GraceUntil} {
+		if !t.IsZero() {
+			*t = t.Add(by)
+		}
+	}
+}

@@ -128,12 +128,8 @@ func (a *Access) judge(cfg *config.Config, ask *access.Request, last *Record) {
 func asLast(ask, last *access.Request) *access.Request {
 	req := *ask
 	req.Identity, req.Device, req.Session, req.Network = last.Identity, last.Device, last.Session, last.Network
-	later := ask.Time.Sub(last.Time)
-	for _, at := range []*time.Time{&req.Identity.Login.Time, &req.Device.SeenAt, &req.Device.ObservedAt, &req.Device.SourceFailingSince, &req.Session.Created, &req.Session.Expires} {
-		if !at.IsZero() {
-			*at = at.Add(later)
-		}
-	}
+	req.Time = last.Time
+	req.MoveTo(ask.Time)
 	return &req
 }
 

@@ -76,6 +76,30 @@ func TestWhoCan(t *testing.T) {
 	}
 }
 
+// A device that was tolerated for another three hours when it was last seen is
+// tolerated for as long now.
+func TestWhoCanWithinAGracePeriod(t *testing.T) {
+	w := smallWorld(t, 1)
+	e := w.event(w.config(), &w.routes[0], habit{group: "dev", methods: []string{"GET"}, paths: []string{"/a/1"}}, windowEnd, 1)
+	e.Request.Device.Compliant, e.Request.Device.NonCompliantSince = access.No, e.Time.Add(-time.Hour)
+	text, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := &url.URL{Scheme: "https", Host: "wiki.example.com", Path: "/a/1"}
+	for grace, can := range map[string]int{"4h": 1, "30m": 0} {
+		cfg := w.config("groups:\n", "devices: {profiles: {ok: {all: [compliant], grace: "+grace+"}}}\ndefaults: {require: {device: ok}}\ngroups:\n")
+		a, err := WhoCan(t.Context(), find(t, path), cfg, "GET", u, windowEnd.AddDate(0, 0, 7), Filter{})
+		if err != nil || len(a.Can) != can || len(a.Can)+len(a.Nearly) != 1 {
+			t.Errorf("grace %s: %v %+v", grace, err, a)
+		}
+	}
+}
+
 // Who may depends on what their record lacks: that is said, not guessed.
 func TestWhoCanIsUnknown(t *testing.T) {
 	w := smallWorld(t, 1)
