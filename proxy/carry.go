@@ -15,17 +15,20 @@ import (
 	"github.com/doorward/doorward/internal/tunnel"
 )
 
-// carry switches the connection and copies until the tunnel ends.
-func (p *passage) carry(conn net.Conn) {
+// carry switches the connection and returns what copies until the tunnel ends.
+func (p *passage) carry(conn net.Conn) (run func(), err error) {
 	target := tunnel.TCP(conn)
 	s, err := p.switchTo()
 	if err != nil {
 		target.Abort()
-		p.failed(nil, nil, err)
-		return
+		return nil, err
 	}
 	ended := &tunnelEnd{passage: p, stream: s, target: target}
 	p.stream.becomes("tunnel", ended)
+	return func() { p.copy(s, target, ended) }, nil
+}
+
+func (p *passage) copy(s tunnel.Stream, target tunnel.Conn, ended *tunnelEnd) {
 	// The door closes, or over HTTP/2 the visitor has left.
 	stop := context.AfterFunc(p.in.Context(), func() {
 		if p.door.base.Err() != nil {
@@ -38,8 +41,7 @@ func (p *passage) carry(conn net.Conn) {
 	traffic := &tunnel.Traffic{Up: &p.out.read, Down: &p.out.written}
 	stopIdle := whenIdle(traffic, p.gen.Server.Tunnels.IdleTimeout.Or(defaultTunnelIdle), func() { ended.end(access.TunnelIdle) })
 	defer stopIdle()
-	err = tunnel.Relay(s, target, traffic)
-	p.notice(ended, err)
+	p.notice(ended, tunnel.Relay(s, target, traffic))
 	if h2, ok := s.(*http2Stream); ok && h2.cut() {
 		panic(http.ErrAbortHandler) // resets the stream
 	}

@@ -241,7 +241,9 @@ func (d *destination) resolve(ctx context.Context, target string, look resolver,
 	var list []netip.AddrPort
 	for _, addr := range addrs {
 		at := netip.AddrPortFrom(addr.Unmap(), uint16(port))
-		if err := d.permits(at, literal, own); err != nil {
+		// localhost in `to` means this machine as plainly as 127.0.0.1 does.
+		here := len(d.to) > 0 && name == "localhost" && addr.IsLoopback()
+		if err := d.permits(at, literal || here, own); err != nil {
 			return nil, err
 		}
 		list = append(list, at)

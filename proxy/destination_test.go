@@ -65,6 +65,13 @@ func TestTunnelsDoNotLeadToDelicateAddresses(t *testing.T) {
 	if _, err := wide.resolve(t.Context(), "x.example:80", addresses("169.254.169.254"), nobody); err == nil {
 		t.Error("the metadata service is reached by a list of link-local addresses")
 	}
+	local := &destination{to: []string{"localhost:22"}}
+	if _, err := local.resolve(t.Context(), "localhost:22", addresses("127.0.0.1", "::1"), nobody); err != nil {
+		t.Errorf("localhost in `to`: %v", err)
+	}
+	if _, err := local.resolve(t.Context(), "localhost:22", addresses("169.254.169.254"), nobody); err == nil {
+		t.Error("localhost leads elsewhere")
+	}
 	literal := &destination{to: []string{"127.0.0.1:22"}}
 	if list, err := literal.resolve(t.Context(), "127.0.0.1:22", nil, nobody); err != nil || list[0].String() != "127.0.0.1:22" {
 		t.Errorf("an address in `to`: %v %v", list, err)

@@ -65,7 +65,8 @@ type passage struct {
 	sent      bool  // the upstream has been asked
 	body      tally // what the upstream is sent, if anything
 
-	tunnel *tunnelling // what is asked for is a tunnel
+	tunnel   *tunnelling // what is asked for is a tunnel
+	outlives bool        // a goroutine goes on with it when the handler has ended
 
 	// For deciding again while the request is open; see stream.go.
 	stream  stream

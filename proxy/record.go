@@ -18,6 +18,9 @@ import (
 // finish is station 9. It is deferred before anything else happens to a
 // request, and records every one exactly once, whatever became of it.
 func (p *passage) finish() {
+	if p.outlives {
+		return // finishTunnel does it
+	}
 	defer p.door.inFlight.Add(-1)
 	defer p.record()
 	switch v := recover(); {
@@ -50,14 +53,18 @@ func (p *passage) aborted() {
 // panicked answers for a bug. The visitor learns that there was one; a request
 // that was not decided yet is refused.
 func (p *passage) panicked(v any) {
-	p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), slog.LevelError, "panic while serving a request",
-		slog.String("request", p.req.ID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	p.logPanic(v)
 	if !p.decided && !p.reserved {
 		p.req.Fault = access.InternalError
 		*p.dec = access.Decision{Reason: access.InternalError, Policy: p.version()}
 	}
 	p.event.Response.Reason = access.InternalError
 	p.refuse(access.InternalError) // aborts the connection if an answer has begun
+}
+
+func (p *passage) logPanic(v any) {
+	p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), slog.LevelError, "panic while serving a request",
+		slog.String("request", p.req.ID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
 }
 
 // record hands the event over. Requests for our own addresses are recorded

@@ -158,16 +158,62 @@ func (p *passage) serveTunnel() {
 		p.refuseServing(access.Becausef(access.TooManyTunnels, "of %s, or to %s", who, t.target))
 		return
 	}
-	defer p.door.tunnels.giveBack(who, t.target)
+	stay, done := p.outlast()
 	in, leave := p.open()
-	defer leave()
+	end := func() {
+		leave()
+		done()
+		p.door.tunnels.giveBack(who, t.target)
+	}
 	conn, err := p.reach(in.Context())
 	if err != nil {
+		defer end()
 		p.failed(nil, nil, err)
 		return
 	}
 	p.sent = true
-	p.carry(conn)
+	carry, err := p.carry(conn)
+	if err != nil || !p.out.hijacked {
+		defer end()
+		if err != nil {
+			p.failed(nil, nil, err)
+			return
+		}
+		carry()
+		return
+	}
+	// From here on the handler would hold nothing but the server's buffers.
+	stay()
+	p.outlives, p.out.ResponseWriter = true, nil
+	go func() {
+		defer p.finishTunnel()
+		defer end()
+		carry()
+	}()
+}
+
+// outlast gives the request a context that can go on when its handler has ended,
+// and until stay is called ends with the visitor. It ends with the door; done
+// ends it.
+func (p *passage) outlast() (stay, done func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(p.in.Context()))
+	visitor, door := context.AfterFunc(p.in.Context(), cancel), context.AfterFunc(p.door.base, cancel)
+	p.in = p.in.WithContext(ctx)
+	return func() { visitor() }, func() {
+		visitor()
+		door()
+		cancel()
+	}
+}
+
+// finishTunnel is finish for a tunnel that has outlasted its handler.
+func (p *passage) finishTunnel() {
+	defer p.door.inFlight.Add(-1)
+	defer p.record()
+	if v := recover(); v != nil {
+		p.logPanic(v)
+		p.event.Response.Reason = access.InternalError
+	}
 }
 
 // gateTunnel is gate, except that a proof of possession names the HTTP address

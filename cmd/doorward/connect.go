@@ -90,16 +90,24 @@ func (f *connectFlags) run(ctx context.Context, args []string, in io.Reader, out
 	}
 	say := newSayer(tell)
 	if f.stdio {
-		local := &tunnel.Local{Door: door, Target: target, Tell: say.line}
-		stdout, ok := out.(io.WriteCloser)
-		if !ok {
-			stdout = os.Stdout
-		}
-		local.Tell = func(string) {} // what ends it is the exit's to say
-		return local.Stdio(ctx, in, stdout)
+		return carryStdio(ctx, &tunnel.Local{Door: door, Target: target, Tell: say.line}, in, out)
 	}
 	board := &board{door: door, say: say, server: f.server}
 	return board.serve(ctx, f, target)
+}
+
+// carryStdio carries the standard input and output. Whatever ends a tunnel that
+// was open has been told by then.
+func carryStdio(ctx context.Context, local *tunnel.Local, in io.Reader, out io.Writer) error {
+	stdout, ok := out.(io.WriteCloser)
+	if !ok {
+		return errors.New("the standard output cannot be closed")
+	}
+	opened, err := local.Stdio(ctx, in, stdout)
+	if opened && err != nil {
+		return &exitError{code: connectCode(err)}
+	}
+	return err
 }
 
 // connectExit gives an error its text and its exit code.

@@ -134,19 +134,33 @@ func (l *Local) run(ctx context.Context, s Stream, c Conn, target string) error 
 	})
 	defer stop()
 	// From here, up is what the local program sends.
-	err := Relay(s, c, &Traffic{Up: &l.Down, Down: &l.Up})
-	if _, local := errors.AsType[*ConnError](err); err != nil && !local && ctx.Err() == nil {
-		l.Tell(Explain(target, err))
+	return Relay(&telling{s, ctx, l, target}, c, &Traffic{Up: &l.Down, Down: &l.Up})
+}
+
+// telling tells why a tunnel broke off before the local program notices that it
+// did: ssh, for one, ends whoever carries its connection at once.
+type telling struct {
+	Stream
+	ctx    context.Context
+	local  *Local
+	target string
+}
+
+// Read implements Stream.
+func (s *telling) Read(b []byte) (int, error) {
+	n, err := s.Stream.Read(b)
+	if err != nil && err != io.EOF && s.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+		s.local.Tell(Explain(s.target, err))
 	}
-	return err
+	return n, err
 }
 
 // Stdio carries what a program says by the standard input and output, as ssh
-// does with a ProxyCommand.
-func (l *Local) Stdio(ctx context.Context, in io.Reader, out io.WriteCloser) error {
+// does with a ProxyCommand. opened tells whether there was a tunnel.
+func (l *Local) Stdio(ctx context.Context, in io.Reader, out io.WriteCloser) (opened bool, err error) {
 	s, err := l.openPatiently(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	read, write := io.Pipe()
 	go func() {
@@ -156,7 +170,7 @@ func (l *Local) Stdio(ctx context.Context, in io.Reader, out io.WriteCloser) err
 		_, err := io.CopyBuffer(struct{ io.Writer }{write}, struct{ io.Reader }{in}, buffer)
 		write.CloseWithError(err)
 	}()
-	return l.run(ctx, s, &stdio{in: read, out: out}, l.Target)
+	return true, l.run(ctx, s, &stdio{in: read, out: out}, l.Target)
 }
 
 // stdio is the local side of Stdio.

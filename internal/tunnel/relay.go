@@ -126,9 +126,9 @@ func receive(s Stream, c Conn, count *atomic.Int64) error {
 
 const (
 	// idleBytes is what a direction holds on to while little comes, busyBytes what
-	// it is lent while much does: with the headroom two records of TLS.
+	// it is lent while much does: four records of TLS.
 	idleBytes = 1 << 10
-	busyBytes = 32 << 10
+	busyBytes = 64 << 10
 )
 
 var busy sync.Pool
