@@ -167,9 +167,13 @@ func (f *feed) read(ctx context.Context) error {
 	}
 	for {
 		if f.last.ID == "" {
+			// First the new place to read on from, then the word that everything has
+			// to be read again: what changes in between is read here. However often it
+			// takes to find that place, nobody knows what happened before it.
 			if err := f.begin(ctx); err != nil {
 				return err
 			}
+			r.hub.lost()
 		}
 		var entries []rueidis.XRangeEntry
 		err := r.do(ctx, func(ctx context.Context) (err error) {
@@ -180,14 +184,7 @@ func (f *feed) read(ctx context.Context) error {
 			return err
 		}
 		if len(entries) == 0 || entries[0].ID != f.last.ID || !maps.Equal(entries[0].FieldValues, f.last.FieldValues) {
-			// First the new place to read on from, then the word that everything has
-			// to be read again: what changes in between is read here.
 			f.last = rueidis.XRangeEntry{}
-			if err := f.begin(ctx); err != nil {
-				r.hub.lost()
-				return err
-			}
-			r.hub.lost()
 			continue
 		}
 		for _, entry := range entries[1:] {

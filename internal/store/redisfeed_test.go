@@ -297,6 +297,31 @@ func TestRedisFull(t *testing.T) {
 	}
 }
 
+// A log that is gone and cannot be begun again at once: what changes until it can
+// is told, or that something was lost.
+func TestRedisBeginsItsLogLate(t *testing.T) {
+	server := redistest.Start(t)
+	cfg := server.Config()
+	cfg.Grace = access.Duration(time.Minute)
+	here, there := openRedis(t, cfg, nil), openRedis(t, cfg, nil)
+	changes := watchAgain(t, here)
+	put(t, there, "k")
+	<-changes
+	server.Do("CONFIG", "SET", "maxmemory", "1")
+	server.Do("DEL", "{doorward}:log")
+	tries := server.Calls("evalsha", "eval")
+	eventually(t, "several vain attempts", func() bool { return server.Calls("evalsha", "eval") >= tries+8 })
+	for len(changes) > 0 {
+		<-changes // whatever was told before the change
+	}
+	server.Do("CONFIG", "SET", "maxmemory", "0")
+	put(t, there, "z")
+	eventually(t, "word of the change", func() bool { return len(changes) > 0 })
+	if c := <-changes; !c.Lost && c.Key != "z" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // What somebody else put in the place of an item is that item's own trouble.
 func TestRedisDamage(t *testing.T) {
 	server := redistest.Start(t)
