@@ -63,11 +63,13 @@ func (h *hub) publish(c Change) {
 	}
 }
 
-// lost tells every watcher that there were changes nobody knows of.
+// lost tells every watcher that there were changes nobody knows of. Versions may
+// begin anew then, so that those of before tell nothing about what comes.
 func (h *hub) lost() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for w := range h.watchers {
+		w.after = 0
 		w.send(Change{Lost: true})
 	}
 }
