@@ -548,10 +548,10 @@ type lost struct {
 	ended  chan string
 }
 
-func (l *lost) RevokedDevice(device string, issued time.Time) (bool, error) {
+func (l *lost) RevokedDevice(issuer, device string, issued time.Time) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return device == l.device && issued.Before(l.at), l.fails
+	return issuer != "" && device == l.device && issued.Before(l.at), l.fails
 }
 
 func (l *lost) set(change func()) {

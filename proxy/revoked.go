@@ -21,7 +21,7 @@ func (p *passage) inspectRevoked() {
 		issued = p.req.Credential.Issued.Add(-issuerSkew)
 	}
 	device, session := p.req.Device.ID, p.req.Session.ID
-	switch revoked, err := p.gen.Revoked.RevokedDevice(device, issued); {
+	switch revoked, err := p.gen.Revoked.RevokedDevice(p.req.Identity.Issuer, device, issued); {
 	case err != nil:
 		p.forgetWho()
 		p.fault("inspect", err)

@@ -67,9 +67,9 @@ type Signals interface {
 // Revocations knows what was revoked by the device it is used from.
 type Revocations interface {
 	// RevokedDevice reports whether what was issued at a moment (a login, a token)
-	// may not be used from a device any more. An error means that it cannot tell,
+	// may not be used from a device any more by people of an issuer. An error means that it cannot tell,
 	// which refuses the request.
-	RevokedDevice(device string, issued time.Time) (bool, error)
+	RevokedDevice(issuer, device string, issued time.Time) (bool, error)
 	// EndRevoked ends a session that was used from such a device, so that its
 	// visitor can log in anew.
 	EndRevoked(ctx context.Context, session, device string)

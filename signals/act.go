@@ -118,8 +118,10 @@ func (r *Receiver) revoke(ctx context.Context, t *transmitter, e *event) (note s
 		}
 	}
 	for _, n := range s.device {
-		if _, err := r.opts.Revoke(ctx, access.Revocation{Device: n.value, At: e.at, By: t.cfg.ID, Why: t.by(e)}); err != nil {
-			return "", err
+		for issuer := range t.issuers {
+			if _, err := r.opts.Revoke(ctx, access.Revocation{Device: n.value, Issuer: issuer, At: e.at, By: t.cfg.ID, Why: t.by(e)}); err != nil {
+				return "", err
+			}
 		}
 		note = "what was issued before counts no more on that device"
 	}

@@ -224,6 +224,19 @@ func TestBlastLimit(t *testing.T) {
 	}
 }
 
+// Whose sessions end on a device is bounded like whose sessions end at all: nobody
+// else's.
+func TestDeviceEventEndsNobodyElsesSessions(t *testing.T) {
+	w := newWorld(t, nil) // it speaks for corp only
+	w.stream()
+	w.push(202, testidp.CAEP+"session-revoked", complexSubject(map[string]any{"device": opaque("laptop-1")}), nil)
+	for issuer, want := range map[string]bool{corp: true, partners: false} {
+		if revoked, err := w.sessions.RevokedDevice(issuer, "laptop-1", w.now().Add(-time.Hour)); revoked != want || err != nil {
+			t.Errorf("%s: %v, %v", issuer, revoked, err)
+		}
+	}
+}
+
 // What is held is not carried out in another way either: what no login stands for
 // stays, too.
 func TestBlastLimitHoldsTokensToo(t *testing.T) {

@@ -115,6 +115,8 @@ func subjectOf(r *access.Revocation) string {
 	switch {
 	case r.All:
 		return "everything"
+	case r.Device != "" && r.Issuer != "":
+		return "device " + r.Device + " for people of " + r.Issuer
 	case r.Device != "":
 		return "device " + r.Device
 	case r.User != "":

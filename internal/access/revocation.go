@@ -13,7 +13,8 @@ type Revocation struct {
 	Issuer  string `json:"iss,omitempty"`
 	Subject string `json:"sub,omitempty"`
 	User    string `json:"user,omitempty"`
-	// Device is the Device.ID concerned.
+	// Device is the Device.ID concerned; with Issuer, only what people of that
+	// issuer use from it is.
 	Device string `json:"device,omitempty"`
 	// All tells that everybody is concerned.
 	All bool `json:"all,omitempty"`

@@ -44,7 +44,7 @@ type revokedList struct {
 	byID map[string]access.Revocation
 	// When whatever was issued before is worth nothing.
 	people  map[personKey]time.Time
-	devices map[string]time.Time
+	devices map[deviceKey]time.Time
 	all     time.Time
 	// good is until when the list may be relied upon; zero: for as long as it is
 	// the current one, because the store reports its changes.
@@ -53,6 +53,10 @@ type revokedList struct {
 
 type personKey struct{ issuer, subject string }
 
+// deviceKey is a device, in the hands of one issuer's people or, without an
+// issuer, of anybody.
+type deviceKey struct{ issuer, device string }
+
 var errRevocations = access.Because(access.StoreUnavailable, errors.New("session: nobody can tell what was revoked"))
 
 // revokedID names a revocation, and so makes one of the same kind replace it.
@@ -60,6 +64,8 @@ func revokedID(r *access.Revocation) string {
 	kind, name := "all", ""
 	switch {
 	case r.All:
+	case r.Device != "" && r.Issuer != "":
+		kind, name = "device of "+r.Issuer, r.Device
 	case r.Device != "":
 		kind, name = "device", r.Device
 	default:
@@ -69,7 +75,7 @@ func revokedID(r *access.Revocation) string {
 }
 
 func newRevokedList(byID map[string]access.Revocation, now time.Time) *revokedList {
-	l := &revokedList{byID: byID, people: map[personKey]time.Time{}, devices: map[string]time.Time{}}
+	l := &revokedList{byID: byID, people: map[personKey]time.Time{}, devices: map[deviceKey]time.Time{}}
 	for id, r := range byID {
 		switch {
 		case !r.Until.After(now):
@@ -79,7 +85,7 @@ func newRevokedList(byID map[string]access.Revocation, now time.Time) *revokedLi
 				l.all = r.At
 			}
 		case r.Device != "":
-			l.devices[r.Device] = r.At
+			l.devices[deviceKey{r.Issuer, r.Device}] = r.At
 		default:
 			l.people[personKey{r.Issuer, r.Subject}] = r.At
 		}
@@ -197,14 +203,18 @@ func (m *Manager) Revoked(issuer, subject string, issued time.Time) (bool, error
 	return !l.all.IsZero() && issued.Before(l.all) || revoked && issued.Before(at), nil
 }
 
-// RevokedDevice is Revoked for what is used from a device.
-func (m *Manager) RevokedDevice(device string, issued time.Time) (bool, error) {
+// RevokedDevice is Revoked for what an issuer's people use from a device.
+func (m *Manager) RevokedDevice(issuer, device string, issued time.Time) (bool, error) {
 	l, err := m.revocations.list()
 	if err != nil {
 		return false, err
 	}
-	at, revoked := l.devices[device]
-	return revoked && issued.Before(at), nil
+	for _, key := range []deviceKey{{"", device}, {issuer, device}} {
+		if at, revoked := l.devices[key]; revoked && issued.Before(at) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // EndRevoked ends a session that was seen on a device whose sessions are revoked.

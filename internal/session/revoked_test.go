@@ -18,7 +18,7 @@ func TestNothingIsRevokedByItself(t *testing.T) {
 	d := newDesk(t, memory(t))
 	for _, issued := range []time.Time{{}, time.Time{}.Add(-time.Minute), time.Now()} {
 		person, err1 := d.Revoked(alice.Issuer, "alice", issued)
-		device, err2 := d.RevokedDevice("laptop", issued)
+		device, err2 := d.RevokedDevice(alice.Issuer, "laptop", issued)
 		if person || device || err1 != nil || err2 != nil {
 			t.Errorf("issued %s: person %v, device %v, %v, %v", issued, person, device, err1, err2)
 		}
@@ -101,7 +101,7 @@ func TestRevocationOfDevicesAndOfEverything(t *testing.T) {
 		}
 		synctest.Wait()
 		for device, want := range map[string]bool{"laptop-7": true, "laptop-8": false} {
-			if revoked, err := there.RevokedDevice(device, e.Session.Created); revoked != want || err != nil {
+			if revoked, err := there.RevokedDevice(alice.Issuer, device, e.Session.Created); revoked != want || err != nil {
 				t.Errorf("%s: %v %v", device, revoked, err)
 			}
 		}
