@@ -201,7 +201,7 @@ func (r *Reports) learn(key string, says *report) {
 	r.known.Store(newKnown(reports))
 	if r.signal != nil {
 		// A certificate may be that of any device.
-		r.signal(access.Signal{Reason: access.FactsChanged, Device: touched})
+		r.signal(access.Signal{Reason: access.DeviceChanged, Device: touched})
 	}
 }
 
@@ -343,7 +343,7 @@ func (r *Reports) readAll(ctx context.Context) error {
 	r.known.Store(newKnown(reports))
 	r.mu.Unlock()
 	if r.signal != nil {
-		r.signal(access.Signal{Reason: access.FactsChanged})
+		r.signal(access.Signal{Reason: access.DeviceChanged})
 	}
 	return nil
 }

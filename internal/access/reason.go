@@ -97,14 +97,12 @@ const (
 	DeviceCertForged        Reason = "device_certificate_forged"
 )
 
-// What became of a shared signal, and FactsChanged, which is why whatever is
-// open is decided on again.
+// What became of a shared signal.
 const (
 	SignalApplied Reason = "signal_applied"
 	SignalIgnored Reason = "signal_ignored"
 	SignalHeld    Reason = "signal_held"
 	SignalInvalid Reason = "signal_invalid"
-	FactsChanged  Reason = "facts_changed"
 )
 
 // Reasons of the policy.
@@ -221,7 +219,6 @@ var infos = map[Reason]Info{
 	SignalIgnored: {http.StatusAccepted, "The signal changes nothing", "Another party reported a change that concerns nothing here.", ""},
 	SignalHeld:    {http.StatusAccepted, "The signal was not carried out", "Another party reported a change that would end more sessions at once than the configuration allows.", "If it is right, an operator can carry it out with doorward revoke."},
 	SignalInvalid: {http.StatusBadRequest, "The signal is not accepted", "The security event token does not fulfil the Shared Signals Framework 1.0, or is not for this receiver.", "The log has the details under this request."},
-	FactsChanged:  {http.StatusForbidden, "Something has changed", "What is known of you or your device is not what it was.", "Open the application again."},
 
 	NotAllowed:    {http.StatusForbidden, "You do not have access", "No rule of this application allows what you asked for.", "Use another account, or ask the owner of the application for access."},
 	GroupsUnknown: {http.StatusForbidden, "Your groups are not known", "Your identity provider did not say which groups you belong to, because there are too many.", "Ask your IT department to limit the groups it sends to this application."},
