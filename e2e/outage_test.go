@@ -107,6 +107,24 @@ var outages = []outage{
 		mend:    func(e *estate) { os.Rename(e.inventory+".gone", e.inventory) },
 	},
 	{
+		name: "transmitter of shared signals", login: works, living: goesOn, stream: goesOn,
+		note:    "Events wait at the transmitter and are carried out when it is back; the log and `/api/v1/status` say since when it fails.",
+		prepare: func(e *estate) { e.hearSignals() },
+		strike: func(e *estate) {
+			e.hubDown.Store(true)
+			e.process.waitFor("the transmitter does not work as it should", 1)
+			e.missedEvent = e.tell("bob")
+		},
+		mend: func(e *estate) {
+			e.hubDown.Store(false)
+			ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+			defer cancel()
+			if code, err := e.hub.Settled(ctx, e.missedEvent); err != nil || code != "" {
+				e.t.Errorf("the event from meanwhile: %q, %v", code, err)
+			}
+		},
+	},
+	{
 		name: "Redis", login: refused(access.StoreUnavailable), living: refused(access.StoreUnavailable), stream: closes, unready: true,
 		prepare: func(e *estate) { e.shareRedis("") },
 		strike:  func(e *estate) { e.redis.Kill() },
@@ -188,6 +206,10 @@ type estate struct {
 	store              string
 	stateDir, auditDir string
 	auditRequired      bool
+	signals            string // the section, if any
+	hub                *testidp.Transmitter
+	hubDown            atomic.Bool
+	missedEvent        string
 	smallDisk          string // of the folders above, the one that lies on a disk of its own
 	ownClock           bool   // the clock is the test's
 	ahead              atomic.Int64
@@ -321,7 +343,7 @@ routes:
     to: [%q]
     require: {%s}
     allow: [{name: all, any_user: true}]
-`, addr, e.at("auth", ""), e.admin, e.store, filepath.Join(e.auditDir, "audit.jsonl"), e.auditRequired, e.provider.Issuer(), e.onUnavailable, e.at("app", ""), app, e.require)))
+%s`, addr, e.at("auth", ""), e.admin, e.store, filepath.Join(e.auditDir, "audit.jsonl"), e.auditRequired, e.provider.Issuer(), e.onUnavailable, e.at("app", ""), app, e.require, e.signals)))
 	e.person = newVisitor(t)
 	e.person.login(e.at("app", "/"), "alice").says(t, 200, "hello")
 	e.openStream()
@@ -409,6 +431,34 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// hearSignals has somebody report what happens elsewhere.
+func (e *estate) hearSignals() {
+	hub, err := testidp.NewTransmitter(time.Now, "https://door.example.com")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(hub.Close)
+	hub.Fault = func(string) int {
+		if e.hubDown.Load() {
+			return http.StatusServiceUnavailable
+		}
+		return 0
+	}
+	e.hub = hub
+	token := writeFile(e.t, e.t.TempDir(), "token", testidp.TransmitterToken)
+	e.signals = fmt.Sprintf("signals: [{id: hub, issuer: %q, delivery: poll, token: {file: %q}}]\n", hub.Issuer, token)
+}
+
+// tell leaves an event about somebody for doorward to fetch.
+func (e *estate) tell(who string) (jti string) {
+	jti, _, err := e.hub.Send(e.t.Context(), testidp.CAEP+"session-revoked",
+		map[string]any{"format": "iss_sub", "iss": e.provider.Issuer(), "sub": who}, nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return jti
 }
 
 func (e *estate) shareRedis(more string) {
