@@ -77,7 +77,5 @@ func (s *source) addTo(d *access.Device, state *state) {
 		d.Reasons = slices.Concat(d.Reasons, from.Reasons)
 	}
 	d.ObservedAt = earlier(d.ObservedAt, state.observedAt)
-	if since := state.failingSince; !since.IsZero() && (d.SourceFailingSince.IsZero() || since.Before(d.SourceFailingSince)) {
-		d.SourceFailingSince = since
-	}
+	d.SourceFailingSince = firstFailure(d.SourceFailingSince, state.failingSince)
 }

@@ -213,7 +213,7 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	case problem != "":
 		*d = access.Device{ID: found.id, Problem: problem}
 	case found.device != nil:
-		*d = found.state.report(found.device)
+		*d = report(states, found.device, found.state)
 		d.ByCertificate, d.ByClaim = access.TriOf(found.certificate != nil), access.TriOf(found.claims != nil)
 		i.complete(d)
 		d.Owned = i.owner.owned(&req.Identity, d.Owner)
@@ -271,11 +271,18 @@ func lookup(states []*state, by key, value string) (*access.Device, *state) {
 func failingSince(states []*state) time.Time {
 	var since time.Time
 	for _, s := range states {
-		if s.failing() && (since.IsZero() || s.failingSince.Before(since)) {
-			since = s.failingSince
-		}
+		since = firstFailure(since, s.failingSince)
 	}
 	return since
+}
+
+// firstFailure returns the earlier of two times at which something began to
+// fail. The zero time is that of what does not fail.
+func firstFailure(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // oldest returns when the source that was not read for the longest time was.

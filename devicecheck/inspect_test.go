@@ -132,6 +132,8 @@ func TestUnknownNeverTurnsIntoNo(t *testing.T) {
 	good := jsonSource(t, "good", `[{"id": "laptop-1"}]`)
 	absent := jsonSource(t, "absent", "")
 	listed := access.Device{ID: "laptop-1", MatchedBy: "claim.id", Source: "good", Known: access.Yes, ByClaim: access.Yes, ByCertificate: access.No, ObservedAt: noon}
+	unasked := listed
+	unasked.SourceFailingSince = noon
 	unknown := access.Device{ID: "toaster", MatchedBy: "claim.id", SourceFailingSince: noon}
 	for name, c := range map[string]struct {
 		sources []Source
@@ -142,7 +144,8 @@ func TestUnknownNeverTurnsIntoNo(t *testing.T) {
 		"never loaded":                     {[]Source{absent}, "toaster", unknown},
 		"one of two failing, neither says": {[]Source{good, absent}, "toaster", unknown},
 		"one of two failing, other order":  {[]Source{absent, good}, "toaster", unknown},
-		"the other one knows":              {[]Source{absent, good}, "laptop-1", listed},
+		"the first one knows":              {[]Source{good, absent}, "laptop-1", listed},
+		"the first one was never asked":    {[]Source{absent, good}, "laptop-1", unasked},
 		"all say no":                       {[]Source{good}, "toaster", access.Device{ID: "toaster", MatchedBy: "claim.id", Known: access.No, ObservedAt: noon}},
 	} {
 		i := newInspector(t, Options{Config: Config{Sources: c.sources, Match: []string{"claim.id"}}})

@@ -14,7 +14,7 @@ func (i *Inspector) All() iter.Seq[access.Device] {
 	return func(yield func(access.Device) bool) {
 		for n, s := range states {
 			for d := range s.devices() {
-				if first, _ := lookup(states[:n], idKey, d.ID); first == nil && !yield(i.imagine(d, s)) {
+				if first, _ := lookup(states[:n], idKey, d.ID); first == nil && !yield(i.imagine(states, d, s)) {
 					return
 				}
 			}
@@ -25,9 +25,10 @@ func (i *Inspector) All() iter.Seq[access.Device] {
 // Find returns what each inventory that lists an id says of it, that which
 // answers first.
 func (i *Inspector) Find(id string) (list []access.Device) {
-	for _, s := range i.states(nil) {
+	states := i.states(nil)
+	for _, s := range states {
 		if d, in := lookup([]*state{s}, idKey, id); d != nil {
-			list = append(list, i.imagine(d, in))
+			list = append(list, i.imagine(states, d, in))
 		}
 	}
 	return list
@@ -57,8 +58,8 @@ func (s *state) devices() iter.Seq[*access.Device] {
 	}
 }
 
-func (i *Inspector) imagine(listed *access.Device, in *state) access.Device {
-	d := in.report(listed)
+func (i *Inspector) imagine(states []*state, listed *access.Device, in *state) access.Device {
+	d := report(states, listed, in)
 	i.complete(&d)
 	d.Owned, d.ByCertificate, d.ByClaim = access.Yes, access.Yes, access.Yes
 	if i.reports != nil {
@@ -67,9 +68,19 @@ func (i *Inspector) imagine(listed *access.Device, in *state) access.Device {
 	return d
 }
 
-// report is what the source says of a device it lists, with the age of it.
-func (s *state) report(listed *access.Device) access.Device {
+// report is what one of the sources says of a device it lists, with the age of
+// it. While a source before it was never read, nobody can say whether that one
+// would have the say: the device is then as unavailable as that source.
+func report(states []*state, listed *access.Device, in *state) access.Device {
 	d := *listed
-	d.Source, d.ObservedAt, d.SourceFailingSince = s.source, s.observedAt, s.failingSince
+	d.Source, d.ObservedAt, d.SourceFailingSince = in.source, in.observedAt, in.failingSince
+	for _, s := range states {
+		if s == in {
+			break
+		}
+		if s.inv == nil {
+			d.SourceFailingSince = firstFailure(d.SourceFailingSince, s.failingSince)
+		}
+	}
 	return d
 }
