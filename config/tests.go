@@ -35,6 +35,8 @@ type Test struct {
 	Patch string `yaml:"patch"`
 	// Delete is the URL they ask for, with DELETE.
 	Delete string `yaml:"delete"`
+	// Connect is the tunnel they ask for: `tcp://build.corp.example.com:22`.
+	Connect string `yaml:"connect"`
 	// URL is what they ask for with another method, together with `method`.
 	URL string `yaml:"url"`
 	// Method belongs to `url`. Default GET.
@@ -101,6 +103,7 @@ func (t *Test) targets() map[string]string {
 	all := map[string]string{
 		http.MethodGet: t.Get, http.MethodHead: t.Head, http.MethodPost: t.Post, http.MethodPut: t.Put,
 		http.MethodPatch: t.Patch, http.MethodDelete: t.Delete,
+		http.MethodConnect: t.Connect,
 	}
 	for method, target := range all {
 		if target == "" {
@@ -142,6 +145,9 @@ func (t *Test) Validate(f access.Faults) {
 		f.Add("add get: https://app.example.com/", "the test asks for nothing")
 	case n+min(1, len(t.URL)) > 1:
 		f.Add("write a test for each", "the test asks for several things")
+	}
+	if t.Connect != "" && !strings.HasPrefix(t.Connect, "tcp:") {
+		f.At("connect").Add("write tcp://build.corp.example.com:22", "%q is no address of a tunnel", t.Connect)
 	}
 	if t.Method != "" && t.URL == "" {
 		f.At("method").Add("write url instead of get", "method belongs to url")

@@ -208,6 +208,9 @@ func (a *about) allow(i int, rule *access.Rule) {
 	if rule.AnyUser {
 		a.nameGroups(at, name, rule, use)
 	}
+	if strings.HasPrefix(a.route.From, "tcp:") {
+		return // tunnels have neither methods nor paths to narrow
+	}
 	a.methods(at, name, rule, use)
 	if globs, ok := use.tree.globs(); ok && use.Requests >= 3*a.caution.requests() && narrower(globs, rule.Paths) {
 		elsewhere := a.probeOf(rule.Methods, rule.Paths)
