@@ -39,16 +39,34 @@ type office struct {
 func openOffice(t *testing.T, more, routes string, files ...string) *office {
 	t.Helper()
 	o := &office{home: t.TempDir()}
-	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { o.signer.ServeHTTP(w, r) }))
+	provider := httptest.NewServer(http.HandlerFunc(o.provide))
 	t.Cleanup(provider.Close)
 	o.issuer = provider.URL
 	var err error
-	if o.signer, err = testidp.New(testidp.Options{Issuer: o.issuer, Algorithms: []string{"ES256"}}); err != nil {
+	if o.signer, err = testidp.New(testidp.Options{Issuer: o.issuer, Algorithms: []string{"ES256"}, Users: testidp.DemoUsers(),
+		Clients: []testidp.Client{{ID: "cli", RedirectURI: testidp.Loopback("/callback")}}}); err != nil {
 		t.Fatal(err)
 	}
 	o.reopen(t, freeAddress(t), more, routes, files...)
 	o.logIn("alice", "eng")
 	return o
+}
+
+// provide is the provider, whose access tokens are signed ones.
+func (o *office) provide(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/token" {
+		o.signer.ServeHTTP(w, r)
+		return
+	}
+	kept := httptest.NewRecorder()
+	o.signer.ServeHTTP(kept, r)
+	var answer map[string]any
+	if err := json.Unmarshal(kept.Body.Bytes(), &answer); err == nil && answer["access_token"] != nil {
+		answer["access_token"] = o.token("alice", "eng")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(kept.Code)
+	json.NewEncoder(w).Encode(answer)
 }
 
 // reopen runs doorward, for the first time or again.

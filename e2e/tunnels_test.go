@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,10 +199,8 @@ func TestRevokingCutsAnOpenTunnel(t *testing.T) {
 // waitForEnd checks what a program that has ended has printed.
 func (p *process) waitForEnd(text string) {
 	p.t.Helper()
-	<-p.done
-	if out := p.output(); !strings.Contains(out, text) {
-		p.t.Errorf("%q is missing in %q", text, out)
-	}
+	<-p.done // what it printed is still being collected
+	eventually(p.t, "the program has printed "+text, func() bool { return strings.Contains(p.output(), text) })
 }
 
 // The door goes away and comes back. The client notices, local programs wait
@@ -279,5 +278,28 @@ func TestConnectAll(t *testing.T) {
 	out := o.works(o.command(filepath.Join(binaries, "doorward"), "connect", "ssh-config", "--client-id", "cli", "--issuer", o.issuer, "*.corp.example.com"))
 	if !strings.HasPrefix(out, "Host *.corp.example.com\n    ProxyCommand ") || !strings.Contains(out, " connect --server "+o.server+" ") || !strings.Contains(out, "--stdio %h:%p\n") {
 		t.Errorf("%s", out)
+	}
+}
+
+// Where nobody is logged in, connect logs in by itself and goes on. The next one
+// uses the token that was kept.
+func TestConnectLogsIn(t *testing.T) {
+	app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") })
+	o := openOffice(t, "", fmt.Sprintf(`
+  - {id: app, from: "tcp://app.corp.example.com:80", to: ["tcp://%s"], allow: [{name: eng, groups: [engineers]}]}`, strings.TrimPrefix(app, "http://")))
+	if err := os.Remove(filepath.Join(o.home, ".config", "doorward", "tokens.json")); err != nil {
+		t.Fatal(err)
+	}
+	connect := func(args ...string) *exec.Cmd {
+		cmd := o.command(filepath.Join(binaries, "doorward"), append([]string{"connect", "--stdio", "app.corp.example.com:80"}, args...)...)
+		cmd.Stdin = strings.NewReader("GET / HTTP/1.0\r\n\r\n")
+		return cmd
+	}
+	p := startCommand(t, connect("--issuer", o.issuer, "--client-id", "cli"))
+	p.waitFor("/authorize?", 1)
+	newVisitor(t).login(regexp.MustCompile(`http://\S+/authorize\?\S+`).FindString(p.output()), "alice").loggedIn(t)
+	p.waitForEnd("\r\n\r\nhere")
+	if out := o.works(connect()); !strings.HasSuffix(out, "\r\n\r\nhere") {
+		t.Errorf("%q", out)
 	}
 }
