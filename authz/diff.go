@@ -94,19 +94,33 @@ func (e *Edition) source(id string) *access.Route {
 	return new(access.Route)
 }
 
-// serves returns the route, other than one, that answers for the address of a
-// scope.
-func (e *Edition) serves(scope Scope, except string) string {
-	best, id := -1, ""
+// serves returns the route that answers for the address of a route that this
+// edition does not have, and whether it is the address alone or the whole host: a
+// route for many hosts answers for all that have no route of their own.
+func (e *Edition) serves(scope Scope) (what, id string) {
+	best, own := -1, false
 	for _, other := range keys(e.Scopes) {
 		s := e.Scopes[other]
-		wild := strings.HasPrefix(s.Host, ".") && strings.HasSuffix(scope.Host, s.Host)
-		if other != except && s.Scheme == scope.Scheme && (s.Host == scope.Host || wild) &&
-			(s.Prefix == scope.Prefix || strings.HasPrefix(scope.Prefix, s.Prefix+"/")) && len(s.Prefix) > best {
-			best, id = len(s.Prefix), other
+		if s.Scheme != scope.Scheme || s.Host != scope.Host {
+			continue
+		}
+		own = true
+		if (s.Prefix == scope.Prefix || strings.HasPrefix(scope.Prefix, s.Prefix+"/")) && len(s.Prefix) > best {
+			best, what, id = len(s.Prefix), "address", other
 		}
 	}
-	return id
+	for _, other := range keys(e.Scopes) {
+		if s := e.Scopes[other]; !own && s.Scheme == scope.Scheme && s.includes(scope.Host) {
+			return "host", other
+		}
+	}
+	return what, id
+}
+
+// includes reports whether a scope of many hosts includes one of them.
+func (s *Scope) includes(host string) bool {
+	label, ok := strings.CutSuffix(host, s.Host)
+	return ok && strings.HasPrefix(s.Host, ".") && label != "" && !strings.Contains(label, ".")
 }
 
 // route compares a route.
@@ -118,8 +132,8 @@ func (d *differ) route(id string) {
 		return
 	case is == nil:
 		effect, text := Tightens, "the route is gone: nobody gets in any more"
-		if other := d.after.serves(d.before.Scopes[id], id); other != "" {
-			effect, text = Unclear, "the route is gone, and its address belongs to "+other+" now"
+		if what, other := d.after.serves(d.before.Scopes[id]); other != "" {
+			effect, text = Unclear, "the route is gone, and its "+what+" belongs to "+other+" now"
 		}
 		d.add(id, effect, nil, "%s", text)
 		return
@@ -170,8 +184,8 @@ func (d *differ) added(id string, is *route) {
 			details = append(details, who(&src.Allow[i])+" gain "+what(&src.Allow[i]))
 		}
 	}
-	if other := d.before.serves(d.after.Scopes[id], id); other != "" {
-		d.add(id, Unclear, details, "the route is new, and its address belonged to %s before", other)
+	if what, other := d.before.serves(d.after.Scopes[id]); other != "" {
+		d.add(id, Unclear, details, "the route is new, and its %s belonged to %s before", what, other)
 		return
 	}
 	d.add(id, Loosens, details, "the route is new, at %s", src.From)

@@ -184,23 +184,28 @@ func TestRoutesComeAndGo(t *testing.T) {
 	admin := two.Routes[0]
 	admin.ID, admin.From = "admin", "https://billing.example.com/admin"
 	two.Routes = append(two.Routes, admin)
-	scopes := func(host string) map[string]Scope {
-		return map[string]Scope{"billing": {Scheme: "https", Host: "billing.example.com"}, "admin": {Scheme: "https", Host: host, Prefix: "/admin"}}
-	}
-	one := Edition{Policy: compile(t, in), Input: in, Scopes: map[string]Scope{"billing": {Scheme: "https", Host: "billing.example.com"}}}
 	for _, test := range []struct {
-		host      string
+		name      string
+		rest      map[string]Scope // what there is with and without it
+		host      string           // of the route that comes or goes
 		come, go_ Effect
 	}{
-		{"billing.example.com", Unclear, Unclear},
-		{"other.example.com", Loosens, Tightens},
+		{"a part of another one's host", map[string]Scope{"billing": {Host: "billing.example.com"}}, "billing.example.com", Unclear, Unclear},
+		{"a host of its own", map[string]Scope{"billing": {Host: "billing.example.com"}}, "other.example.com", Loosens, Tightens},
+		{"one of many hosts", map[string]Scope{"billing": {Host: ".apps.example.com"}}, "one.apps.example.com", Unclear, Unclear},
+		{"of which other paths are open", map[string]Scope{"billing": {Host: ".apps.example.com", Prefix: "/baz"}}, "one.apps.example.com", Unclear, Unclear},
+		{"none of the many hosts", map[string]Scope{"billing": {Host: ".apps.example.com"}}, "one.two.apps.example.com", Loosens, Tightens},
+		{"one that stays out of the many", map[string]Scope{"billing": {Host: ".apps.example.com"}, "bar": {Host: "one.apps.example.com", Prefix: "/bar"}},
+			"one.apps.example.com", Loosens, Tightens},
 	} {
-		both := Edition{Policy: compile(t, two), Input: two, Scopes: scopes(test.host)}
+		scopes := maps.Clone(test.rest)
+		scopes["admin"] = Scope{Host: test.host, Prefix: "/admin"}
+		one, both := Edition{Policy: compile(t, in), Input: in, Scopes: test.rest}, Edition{Policy: compile(t, two), Input: two, Scopes: scopes}
 		if got := Summary(Diff(one, both))["admin"]; got != test.come {
-			t.Errorf("%s: comes %s", test.host, got)
+			t.Errorf("%s: comes %s", test.name, got)
 		}
 		if got := Summary(Diff(both, one))["admin"]; got != test.go_ {
-			t.Errorf("%s: goes %s", test.host, got)
+			t.Errorf("%s: goes %s", test.name, got)
 		}
 	}
 }
