@@ -18,7 +18,7 @@ import (
 type frontEnd struct {
 	program string
 	// configure adapts the shipped configuration and returns the command line.
-	configure func(t *testing.T, dir, listen, visitors, asking, app string) []string
+	configure func(t *testing.T, dir, listen, visitors, asking, app, agent string) []string
 }
 
 // shipped reads a file of deploy/forward-auth and replaces what is different on
@@ -39,7 +39,7 @@ func shipped(t *testing.T, name string, replace ...string) string {
 }
 
 var frontEnds = map[string]frontEnd{
-	"nginx": {"nginx", func(t *testing.T, dir, listen, visitors, asking, app string) []string {
+	"nginx": {"nginx", func(t *testing.T, dir, listen, visitors, asking, app, _ string) []string {
 		site := shipped(t, "nginx/wiki.conf", "listen 443 ssl;", "listen "+listen+";", "server_name wiki.corp.example.com;", "server_name wiki.localhost;",
 			"    ssl_certificate     /etc/nginx/tls.crt;\n    ssl_certificate_key /etc/nginx/tls.key;\n", "",
 			"server 127.0.0.1:8080;", "server "+visitors+";", "server 127.0.0.1:9902;", "server "+asking+";", "server 127.0.0.1:3000;", "server "+app+";",
@@ -55,13 +55,12 @@ var frontEnds = map[string]frontEnd{
 		}
 		return []string{"-p", dir, "-e", dir + "/error.log", "-c", writeFile(t, dir, "nginx.conf", conf+site+"}\n")}
 	}},
-	"haproxy": {"haproxy", func(t *testing.T, dir, listen, visitors, asking, app string) []string {
-		agent := shipped(t, "haproxy/doorward.spoe")
-		site := shipped(t, "haproxy/haproxy.cfg", "bind :443 ssl crt /etc/haproxy/site.pem", "bind "+listen, "/etc/haproxy/doorward.spoe", writeFile(t, dir, "doorward.spoe", agent),
-			"127.0.0.1:8080", visitors, "127.0.0.1:9902", asking, "127.0.0.1:3000", app, "127.0.0.1:9904", "unix@"+filepath.Join(dir, "agent.sock"))
+	"haproxy": {"haproxy", func(t *testing.T, dir, listen, visitors, asking, app, agent string) []string {
+		site := shipped(t, "haproxy/haproxy.cfg", "bind :443 ssl crt /etc/haproxy/site.pem", "bind "+listen, "/etc/haproxy/doorward.spoe", writeFile(t, dir, "doorward.spoe", shipped(t, "haproxy/doorward.spoe")),
+			"127.0.0.1:8080", visitors, "127.0.0.1:9902", asking, "127.0.0.1:3000", app, "127.0.0.1:9904", strings.Replace(agent, "unix:", "unix@", 1))
 		return []string{"-db", "-f", writeFile(t, dir, "haproxy.cfg", "global\n    nbthread 1\ndefaults\n    timeout client 60s\n    timeout server 60s\n    timeout connect 5s\n"+site)}
 	}},
-	"caddy": {"caddy", func(t *testing.T, dir, listen, visitors, asking, app string) []string {
+	"caddy": {"caddy", func(t *testing.T, dir, listen, visitors, asking, app, _ string) []string {
 		site := shipped(t, "caddy/Caddyfile", "wiki.corp.example.com {", "http://wiki.localhost:"+port(listen)+" {\n\tbind 127.0.0.1",
 			"127.0.0.1:8080", visitors, "127.0.0.1:9902", asking, "127.0.0.1:3000", app)
 		return []string{"run", "--adapter", "caddyfile", "--config", writeFile(t, dir, "Caddyfile", "{\n\tadmin off\n\tauto_https off\n}\n"+site)}
@@ -74,14 +73,15 @@ func port(address string) string { _, port, _ := net.SplitHostPort(address); ret
 // returns the front end's origin.
 func behind(t *testing.T, front frontEnd, app string) (origin string, d *process, auditLog string) {
 	t.Helper()
-	program := part(t, front.program)
+	part(t, front.program)
 	listen, visitors, asking := freeAddress(t), freeAddress(t), freeAddress(t)
 	origin = "http://wiki.localhost:" + port(listen)
 	provider := startProvider(t, origin+"/.doorward/callback", nil)
 	dir := t.TempDir()
+	agent := "unix:" + filepath.Join(dir, "agent.sock")
 	writeFile(t, dir, "secret", "s3cret")
 	auditLog = filepath.Join(dir, "audit.jsonl")
-	config := shipped(t, "doorward.yaml", "listen: 127.0.0.1:8080", "listen: "+visitors+"\n  admin: {listen: "+freeAddress(t)+"}\n  spoe: {listen: \"unix:"+filepath.Join(dir, "agent.sock")+"\"}",
+	config := shipped(t, "doorward.yaml", "listen: 127.0.0.1:8080", "listen: "+visitors+"\n  admin: {listen: "+freeAddress(t)+"}\n  spoe: {listen: \""+agent+"\"}",
 		"listen: 127.0.0.1:9902", "listen: "+asking, "id: corp, issuer: https://login.corp.example.com", "id: corp, issuer: "+provider.Issuer(),
 		"{env: OIDC_CLIENT_SECRET}", "{file: secret}", "from: https://wiki.corp.example.com", "from: "+origin)
 	config += "    deny: [{name: closed, paths: [/closed/**], message: The archive is closed.}]\n" +
@@ -89,7 +89,21 @@ func behind(t *testing.T, front frontEnd, app string) (origin string, d *process
 	d = start(t, "doorward", "serve", "--config", writeFile(t, dir, "doorward.yaml", config))
 	d.waitFor("answering front ends", 2)
 
-	cmd := exec.Command(program, front.configure(t, dir, listen, visitors, asking, strings.TrimPrefix(app, "http://"))...)
+	startFrontAt(t, front, listen, visitors, asking, app, agent)
+	return origin, d, auditLog
+}
+
+// startFront runs a front end on an address of its own, which it returns.
+func startFront(t *testing.T, front frontEnd, visitors, asking, app, agent string) (listen string) {
+	listen = freeAddress(t)
+	startFrontAt(t, front, listen, visitors, asking, app, agent)
+	return listen
+}
+
+func startFrontAt(t *testing.T, front frontEnd, listen, visitors, asking, app, agent string) {
+	t.Helper()
+	program, dir := part(t, front.program), t.TempDir()
+	cmd := exec.Command(program, front.configure(t, dir, listen, visitors, asking, strings.TrimPrefix(app, "http://"), agent)...)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
 	printed := filepath.Join(dir, "front.log")
 	out, err := os.Create(printed)
@@ -109,14 +123,7 @@ func behind(t *testing.T, front frontEnd, app string) (origin string, d *process
 			t.Logf("%s printed:\n%s%s", front.program, text, errors)
 		}
 	})
-	eventually(t, front.program, func() bool {
-		conn, err := net.Dial("tcp", listen)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return origin, d, auditLog
+	eventually(t, front.program, func() bool { return reachable(listen) })
 }
 
 // seen is what an application was asked.

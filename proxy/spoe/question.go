@@ -69,6 +69,7 @@ func question(ctx context.Context, from string, payload []byte) (*proxy.Question
 		scheme = "https"
 	}
 	delete(header, "Host")
+	delete(header, "X-Request-Id") // the visitor's: HAProxy has none of its own
 	header["X-Forwarded-For"] = []string{src.Unmap().String()}
 	header["X-Forwarded-Proto"] = []string{scheme}
 	header["X-Forwarded-Host"] = []string{host}
