@@ -86,6 +86,13 @@ func (a *api) deviceEndpoints() []endpoint {
 				}
 			}
 			answer := DeviceList{Time: a.Now().UTC(), Sources: a.Devices.Sources(), Devices: []DeviceInfo{}}
+			var sources []string
+			for _, s := range answer.Sources {
+				sources = append(sources, s.ID)
+			}
+			if pick.Source != "" && !slices.Contains(sources, pick.Source) {
+				return nil, &Fault{http.StatusBadRequest, fmt.Sprintf("%.100q is no inventory", pick.Source), fmt.Sprintf("there are: %.300q", sources)}
+			}
 			list, matching := a.Devices.List(pick, limit)
 			answer.Devices, answer.Matching = append(answer.Devices, list...), matching
 			return answer, nil

@@ -50,7 +50,7 @@ func TestDevicesOfTheAPI(t *testing.T) {
 		t.Errorf("asked for %q, want %q", s.asked, want)
 	}
 	for path, status := range map[string]int{
-		"/api/v1/devices": 200, "/api/v1/devices?failing=helthy": 400, "/api/v1/devices?tier=top": 400, "/api/v1/devices?limit=0": 400,
+		"/api/v1/devices": 200, "/api/v1/devices?failing=helthy": 400, "/api/v1/devices?tier=top": 400, "/api/v1/devices?source=crop": 400, "/api/v1/devices?limit=0": 400,
 		"/api/v1/devices?limit=1001": 400, "/api/v1/devices/laptop-1": 200, "/api/v1/devices/laptop-2": 404,
 		"/api/v1/devices/a%2Fb%20c%252f": 200, "/api/v1/devices/%3Fid=x": 200,
 	} {
