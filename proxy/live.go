@@ -157,17 +157,21 @@ func (l *streams) unregister(st *stream) {
 }
 
 // settled notes the facts of a decision that let a stream go on, and when to
-// make it again.
-func (l *streams) settled(st *stream, facts *access.Request, due time.Time) {
+// make it again. It reports whether the stream is found by other keys from here
+// on: signals from before may have been about these and found nothing.
+func (l *streams) settled(st *stream, facts *access.Request, due time.Time) (moved bool) {
 	st.shard.mu.Lock()
 	defer st.shard.mu.Unlock()
 	st.due = due
 	if _, open := st.shard.all[st]; !open {
-		return
+		return false
 	}
+	before, _ := keysOf(st.facts)
+	after, _ := keysOf(facts)
 	st.shard.unindex(st)
 	st.facts = facts
 	st.shard.index(st)
+	return before != after
 }
 
 // Signal has everything decided on again that a change of facts may touch. It

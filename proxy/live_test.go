@@ -208,6 +208,57 @@ func TestSignalBeforeTheStreamIsRegisteredIsNotMissed(t *testing.T) {
 	w.closed(access.SessionEnded, "request")
 }
 
+// swap is a visitor who has come to use another device.
+type swap struct {
+	*office
+	device func() string
+}
+
+func (s swap) Inspect(r *http.Request, req *access.Request) error {
+	req.Device = access.Device{ID: s.device(), Known: access.Yes, Compliant: access.Yes}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsound[req.Device.ID] {
+		req.Device.Compliant = access.No
+	}
+	return nil
+}
+
+// A signal about a device that is new to an open request, which comes while its
+// facts are gathered, is not missed.
+func TestSignalAboutWhatIsBeingFoundOutIsNotMissed(t *testing.T) {
+	ends := make(chan error, 1)
+	o := &office{}
+	var w *world
+	var asked atomic.Int64
+	s := swap{o, func() string {
+		if asked.Add(1) == 1 {
+			return "old"
+		}
+		return "new"
+	}}
+	w = newWorld(t, []access.Route{wsRoute("http://app.example", wsHold(t, ends))}, withOffice(o), func(w *world) {
+		w.snapshot.Inspect = s
+		w.snapshot.Policy = policy(func(req *access.Request) access.Decision {
+			dec := soundDevice(req)
+			if asked.Load() == 2 { // decided, and not noted yet
+				o.set(func() { o.unsound["new"] = true })
+				w.door.Signal(access.Signal{Reason: access.DeviceChanged, Device: "new"})
+			}
+			return dec
+		})
+	})
+	conn := w.dial("ws://app.example/", "alice")
+	w.only().check()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Fatal(err)
+	}
+	<-ends
+	w.closed(access.DeviceNotCompliant, "WebSocket")
+}
+
 // Many streams come and go while signals arrive; whoever is revoked is out, and
 // nothing is left behind.
 func TestSignalsAndStreamsAtOnce(t *testing.T) {

@@ -190,7 +190,10 @@ func (st *stream) decide(last bool) {
 	case gone:
 	case again.dec.Outcome == access.Allow:
 		st.refused, st.doubtful = false, time.Time{}
-		p.door.streams.settled(st, again.req, again.gen.next(again.entry, again.req, now))
+		moved := p.door.streams.settled(st, again.req, again.gen.next(again.entry, again.req, now))
+		if moved && p.door.streams.signals.Load() != again.signals {
+			p.door.streams.check(st)
+		}
 	case doubt && !last && (st.doubtful.IsZero() || now.Sub(st.doubtful) < again.interval()):
 		if st.doubtful.IsZero() {
 			st.doubtful = now
@@ -250,6 +253,7 @@ func (p *passage) again(used bool) *passage {
 	q := &passage{
 		door: p.door, gen: p.door.live.Load(), in: p.in, event: &record.event, req: &record.req, dec: &record.dec,
 		start: p.door.now(), path: p.path, query: p.query, hasQuery: p.hasQuery, certificate: p.certificate, before: p, used: used,
+		signals: p.door.streams.signals.Load(),
 	}
 	was := p.req
 	*q.req = access.Request{
