@@ -14,12 +14,17 @@ func (l *live) receiver(ctx context.Context, cfg *config.Config, who *authn.Auth
 	if err != nil {
 		return nil, err
 	}
-	var providers []signals.Provider
-	for i := range cfg.Providers {
-		providers = append(providers, signals.Provider{ID: cfg.Providers[i].ID, Issuer: cfg.Providers[i].Issuer})
-	}
 	return signals.New(signals.Options{
-		Transmitters: cfg.Signals, Providers: providers, AuthURL: cfg.Server.AuthURL, Sessions: l.sessions,
+		Transmitters: cfg.Signals, Providers: speakers(cfg.Providers), AuthURL: cfg.Server.AuthURL, Sessions: l.sessions,
 		Revoke: l.sessions.NotBefore, Claims: who.Amend, Signal: l.news.send, Store: l.store, Key: key, Previous: before, Log: l.log, Emit: l.records.Record,
 	})
+}
+
+// speakers are the providers as signals know them: by the issuer that the
+// identities of their people have.
+func speakers(providers []authn.Provider) (list []signals.Provider) {
+	for i := range providers {
+		list = append(list, signals.Provider{ID: providers[i].ID, Issuer: providers[i].IssuerName()})
+	}
+	return list
 }
