@@ -347,11 +347,11 @@ func (t *transmitter) matches(s *subject) (list []session.Match) {
 	return list
 }
 
-// concerns reports whether a login is one that the subject means: one of a provider
-// that the transmitter speaks for, and of the person, if one is named.
+// concerns reports whether a login is one that the subject means: one of an issuer
+// that the transmitter speaks for, and of the person, if one is named, whichever
+// of the issuer's clients it was made at.
 func (t *transmitter) concerns(s *subject, info *access.SessionInfo) bool {
-	provider, ok := t.issuers[info.Issuer]
-	if !ok {
+	if _, ours := t.issuers[info.Issuer]; !ours {
 		return false
 	}
 	if len(s.user) == 0 {
@@ -364,6 +364,6 @@ func (t *transmitter) concerns(s *subject, info *access.SessionInfo) bool {
 		case n.issuer != "" && n.issuer != info.Issuer:
 			return false
 		}
-		return provider+":"+n.value == info.User
+		return info.Provider+":"+n.value == info.User
 	})
 }

@@ -224,6 +224,25 @@ func TestBlastLimit(t *testing.T) {
 	}
 }
 
+// Several providers may be clients of one issuer. A person is who they are at the
+// issuer, so that their sessions end at all of them.
+func TestSeveralClientsOfOneIssuer(t *testing.T) {
+	for name, listed := range map[string][]string{"one": {"corp"}, "the other": {"cli"}, "both": {"corp", "cli"}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(w *world) { w.cfg.Providers = listed })
+			here, there, bob := w.loginAt("corp", corp, "alice"), w.loginAt("cli", corp, "alice"), w.loginAt("cli", corp, "bob")
+			w.stream()
+			w.push(202, testidp.CAEP+"session-revoked", user(corp, "alice"), nil)
+			if w.who(here) != nil || w.who(there) != nil {
+				t.Errorf("goes on: at corp %v, at cli %v", w.who(here) != nil, w.who(there) != nil)
+			}
+			if w.who(bob) == nil {
+				t.Error("somebody else's session ended")
+			}
+		})
+	}
+}
+
 // Whose sessions end on a device is bounded like whose sessions end at all: nobody
 // else's.
 func TestDeviceEventEndsNobodyElsesSessions(t *testing.T) {

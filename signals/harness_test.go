@@ -82,7 +82,7 @@ func newWorld(t *testing.T, change func(*world)) *world {
 func (w *world) newReceiver(before *Receiver) *Receiver {
 	w.Helper()
 	r, err := New(Options{
-		Transmitters: []Transmitter{w.cfg}, Providers: []Provider{{"corp", corp}, {"partners", partners}},
+		Transmitters: []Transmitter{w.cfg}, Providers: []Provider{{"corp", corp}, {"partners", partners}, {"cli", corp}},
 		Sessions: w.sessions, Store: w.store, Key: []byte("key"), Now: w.now, Previous: before,
 		Log: slog.New(slog.NewTextHandler(testWriter{w.T}, nil)),
 		Claims: func(id *access.Identity, claims map[string]any) bool {
@@ -145,7 +145,12 @@ func (w *world) stream() {
 // login logs somebody in and returns their cookie.
 func (w *world) login(issuer, subject string) string {
 	w.Helper()
-	provider := map[string]string{corp: "corp", partners: "partners"}[issuer]
+	return w.loginAt(map[string]string{corp: "corp", partners: "partners"}[issuer], issuer, subject)
+}
+
+// loginAt logs somebody in at one of several providers of an issuer.
+func (w *world) loginAt(provider, issuer, subject string) string {
+	w.Helper()
 	cookie, _, err := w.sessions.Start(context.Background(), session.Start{
 		Identity: access.Identity{Provider: provider, Issuer: issuer, Subject: subject, Email: subject + "@example.com", EmailVerified: subject != "mallory",
 			Groups: []string{"eng"}, Login: access.Login{Time: w.now(), ACR: "phrh", AMR: []string{"hwk"}, Levels: access.LevelsUpTo("phrh")}},

@@ -23,7 +23,7 @@ import (
 // transmitter is one configured transmitter with what is known of it.
 type transmitter struct {
 	cfg Transmitter
-	// issuers are the issuers its events may be about, with the ids of their providers.
+	// issuers are the issuers its events may be about, each with the id of a provider.
 	issuers map[string]string
 	http    *http.Client
 	// manage is http with our access token. Nil: the stream was set up by hand.
