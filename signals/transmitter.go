@@ -96,7 +96,7 @@ func (t *transmitter) adopt(from *transmitter) {
 	t.keys.Adopt(&from.keys.Document)
 	from.mu.Lock()
 	defer from.mu.Unlock()
-	t.recent = from.recent
+	t.recent = slices.Clone(from.recent)
 	if from.cfg.Delivery == t.cfg.Delivery {
 		t.state = from.state
 	}
