@@ -50,6 +50,10 @@ func (k *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(map[string]any{"issuer": clusterIssuer, "jwks_uri": "https://10.0.0.1:6443/openid/v1/jwks",
 			"response_types_supported": []string{"id_token"}, "id_token_signing_alg_values_supported": []string{"RS256"}})
 	case "GET /openid/v1/jwks":
+		if !strings.Contains(r.Header.Get("Accept"), "application/jwk-set+json") { // as the real one does
+			w.WriteHeader(http.StatusNotAcceptable)
+			return
+		}
 		r.URL.Path = "/jwks"
 		k.signer.ServeHTTP(w, r)
 	case "POST /apis/authentication.k8s.io/v1/tokenreviews":

@@ -408,3 +408,16 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// The token for a cluster is found beside the configuration, like everything else.
+func TestKubernetesTokenBesideTheFile(t *testing.T) {
+	path := filepath.Join(surroundings(t), "doorward.yaml")
+	write(t, path, strings.Replace(base, "groups:", "  - {id: ci, issuer: kubernetes, audiences: [doorward], kubernetes: {token_file: token}}\ngroups:", 1))
+	cfg, err := load(path, environment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.Providers[1].Kubernetes.TokenFile; got != filepath.Join(filepath.Dir(path), "token") {
+		t.Errorf("%q", got)
+	}
+}

@@ -30,6 +30,7 @@ func (d *decoder) locate(f *File) {
 	for i := range f.Providers {
 		at, provider := fmt.Sprintf("providers[%d]", i), &f.Providers[i]
 		d.authorities(at+".ca", &provider.CA)
+		d.absolute(&provider.Kubernetes.TokenFile) // it comes and changes with the pod; read for every question
 		mtls := &provider.ClientAuth.MTLS
 		d.certificate(at+".client_auth.mtls.cert", &mtls.Cert, at+".client_auth.mtls.key", &mtls.Key)
 	}

@@ -115,7 +115,9 @@ func GetJSON(ctx context.Context, client *http.Client, address, bearer string) (
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	// Key sets have a type of their own (RFC 7517 §8.5), which some servers insist
+	// on: the API server of Kubernetes answers 406 otherwise.
+	req.Header.Set("Accept", "application/json, application/jwk-set+json")
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
