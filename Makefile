@@ -4,7 +4,7 @@
 GO ?= go
 FUZZTIME ?= 2s
 
-.PHONY: build test demo lint fuzz parts generate bench charts clients vendor sbom test-image
+.PHONY: build test demo lint fuzz parts generate bench charts clients vendor sbom test-image test-kubernetes
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
@@ -62,3 +62,8 @@ sbom: build
 # Builds the image without a network or a daemon, and runs it. As root.
 test-image:
 	./deploy/image/test.sh
+
+# A real kube-apiserver, built from its module (ten minutes the first time), takes
+# the manifests and the rendered chart, and reviews tokens. Needs Debian's etcd-server.
+test-kubernetes:
+	cd deploy/apiserver && $(GO) test -vet=off -count=1 -v -timeout 40m .
