@@ -32,9 +32,9 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
 	$(GO) vet ./...
 
-# The client runs on other systems than the servers do.
+# The client runs on other systems than servers do; lint looks at Linux.
 clients:
-	for os in linux darwin windows; do GOOS=$$os CGO_ENABLED=0 $(GO) vet ./cmd/doorward ./internal/tunnel ./internal/clilogin || exit 1; done
+	for os in darwin windows; do GOOS=$$os CGO_ENABLED=0 $(GO) vet ./cmd/doorward ./internal/tunnel ./internal/clilogin || exit 1; done
 
 # A smoke run of every fuzzer: the seed corpora run with the tests, this adds
 # FUZZTIME of search to each.

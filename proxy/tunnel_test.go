@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -470,3 +471,61 @@ func TestClientFallsBackToWebSocket(t *testing.T) {
 
 // direct is the way to the door without a proxy, whatever the environment says.
 func direct(*http.Request) (*url.URL, error) { return nil, nil }
+
+// The client goes through the HTTP proxy that its environment names, with the
+// proxy's own password, and speaks TLS with the door behind it.
+func TestClientGoesThroughAProxy(t *testing.T) {
+	target := echoServer(t)
+	w := newTunnelWorld(t, target.Addr().String(), overTLS)
+	asked := make(chan string, 1)
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.Host + " " + r.Header.Get("Proxy-Authorization") + " " + r.Header.Get("Authorization")
+		conn, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			return
+		}
+		behind, err := net.Dial("tcp", w.server.Listener.Addr().String())
+		if err != nil {
+			return
+		}
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+		go io.Copy(behind, conn)
+		go io.Copy(conn, behind)
+	}))
+	t.Cleanup(proxy.Close)
+	through, err := url.Parse("http://user:secret@" + proxy.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	door := w.client("", "alice")
+	door.Proxy = func(*http.Request) (*url.URL, error) { return through, nil }
+	s, err := door.Open(t.Context(), echoName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Send(frameOf("hello"))
+	if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	s.Abort()
+	if got := <-asked; got != "CONNECT "+w.server.Listener.Addr().String()+" Basic dXNlcjpzZWNyZXQ= " {
+		t.Errorf("the proxy was asked %q", got)
+	}
+}
+
+// A door that cannot prove who it is gets no token.
+func TestClientVerifiesTheDoor(t *testing.T) {
+	w := newTunnelWorld(t, "127.0.0.1:9", overTLS)
+	door, err := tunnel.New(tunnel.Options{Server: "https://" + w.server.Listener.Addr().String(), Proxy: direct,
+		Token: func(context.Context) (string, error) { return "alice", nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, opened := door.Open(t.Context(), echoName)
+	_, listed := door.Granted(t.Context())
+	for _, err := range []error{opened, listed} {
+		if _, away := errors.AsType[*tunnel.Unreachable](err); !away || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%v", err)
+		}
+	}
+}
