@@ -358,7 +358,7 @@ var headerName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
 // origin reads an address of ours, scheme and host, without anything behind it.
 func origin(text string) (from, path string, ok bool) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || u.Host == "" || u.User != nil || strings.ContainsAny(text, "?#") || u.Scheme != "https" && u.Scheme != "http" {
 		return "", "", false
 	}
 	if name := strings.TrimPrefix(u.Host, "*."); !hostText.MatchString(name) || strings.Contains(name, "..") {
