@@ -18,6 +18,7 @@ func (d *decoder) locate(f *File) {
 	d.absolute(&f.Sessions.Store.File.Path)
 	for i := range f.Audit.To {
 		d.absolute(&f.Audit.To[i].File.Path)
+		d.absolute(&f.Audit.To[i].Spool.Dir)
 	}
 	for i := range f.Devices.Sources {
 		d.absolute(&f.Devices.Sources[i].Path)

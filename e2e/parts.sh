@@ -23,6 +23,7 @@ need curl curl
 need socat socat
 need psql postgresql-client
 [[ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ]] || missing+=(postgresql)
+need rsyslogd rsyslog-gnutls # which brings rsyslog along
 
 if ((${#missing[@]})); then
   echo "installing: ${missing[*]}"

@@ -24,8 +24,8 @@ const module = "github.com/doorward/doorward/"
 // that a new one takes its place knowingly.
 var layers = [][]string{
 	{"internal/access"},
-	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel"},
-	{"internal/store/storetest", "internal/store/redistest", "internal/session"},
+	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format"},
+	{"internal/store/storetest", "internal/store/redistest", "internal/session", "internal/audit/send"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config", "proxy/extauthz", "proxy/spoe"},
 	{"config/gendocs", "internal/serve", "internal/history"},
@@ -35,17 +35,21 @@ var layers = [][]string{
 
 // only narrows what the layers alone would permit.
 var only = map[string][]string{
-	"internal/access":    {},
-	"internal/page":      {"internal/access"},
-	"internal/store":     {"internal/access"},
-	"internal/testidp":   {"internal/access"},
-	"internal/clilogin":  {},
-	"internal/migrate":   {"internal/access"},
-	"internal/jose":      {"internal/access"},
-	"internal/tunnel":    {"internal/access"},
+	"internal/access":   {},
+	"internal/page":     {"internal/access"},
+	"internal/store":    {"internal/access"},
+	"internal/testidp":  {"internal/access"},
+	"internal/clilogin": {},
+	"internal/migrate":  {"internal/access"},
+	"internal/jose":     {"internal/access"},
+	"internal/tunnel":   {"internal/access"},
+
+	"internal/audit/format": {},
+	"internal/audit/send":   {"internal/access", "internal/audit/format"},
+
 	"authz":              {"internal/access"},
 	"devicecheck":        {"internal/access"},
-	"internal/audit":     {"internal/access"},
+	"internal/audit":     {"internal/access", "internal/audit/format", "internal/audit/send"},
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
 	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel"},

@@ -1,6 +1,7 @@
 // Package audit answers the question: what happened, provably?
 //
-// Every event becomes one line of JSON in every configured sink. Events wait in
+// Every event becomes one line of JSON in every configured sink, or a record in the
+// format of another system. Events wait in
 // a bounded queue for each sink; a writer goroutine takes them in batches. What
 // holds:
 //
@@ -13,6 +14,9 @@
 //   - Records of a file are chained: each names the hash of the one before, and
 //     with a key the last one of every write is signed. Verify finds what was
 //     removed, changed or moved afterwards.
+//   - Events for a receiver elsewhere are written to a folder first, and sent from
+//     there: at least once, in order, over restarts. What the receiver will never
+//     take is put aside, and holds up nothing.
 //   - While events cannot be written, Err says so. With Config.Required the
 //     proxy then refuses requests, and Record rather waits than loses one.
 //

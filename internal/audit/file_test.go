@@ -7,7 +7,10 @@ import (
 	"testing"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/audit/send"
 )
+
+func syslogTo(host string) send.To { return send.To{Syslog: send.Syslog{Address: host + ":6514"}} }
 
 func TestFileThatACrashCutOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
@@ -61,7 +64,10 @@ func TestOpenRefusesWhatIsNoPlainFile(t *testing.T) {
 
 func TestValidateReportsEveryMistake(t *testing.T) {
 	f := access.NewFaults("audit")
-	cfg := Config{To: []Sink{{}, {Stdout: true}, {Stdout: true, File: FileSink{Path: "a"}}, {Stdout: true}, {File: FileSink{Path: "a"}}, {File: FileSink{Path: "./a"}}}}
+	cfg := Config{To: []Sink{{}, {Stdout: true}, {Stdout: true, File: FileSink{Path: "a"}}, {Stdout: true}, {File: FileSink{Path: "a"}}, {File: FileSink{Path: "./a"}},
+		{File: FileSink{Path: "b", MaxAge: 1, Keep: -1, MaxSizeMiB: -1}, Format: "ocsf"}, {Stdout: true, Format: "cef"}, {File: FileSink{Path: "c"}, Spool: SpoolConfig{Dir: "d"}},
+		{To: syslogTo("a")}, {To: syslogTo("b"), Spool: SpoolConfig{Dir: "d", MaxSizeMiB: 3, WhenFull: "weep"}}, {To: syslogTo("c"), Spool: SpoolConfig{Dir: "./d"}},
+		{To: syslogTo("c"), Spool: SpoolConfig{Dir: "e"}}, {To: syslogTo("f"), Stdout: true}}, Key: access.NewSecret("short")}
 	cfg.Validate(f)
 	var paths []string
 	for _, fault := range f.List() {
@@ -70,7 +76,9 @@ func TestValidateReportsEveryMistake(t *testing.T) {
 		}
 		paths = append(paths, fault.Path)
 	}
-	if strings.Join(paths, " ") != "audit.to[0] audit.to[2] audit.to[3] audit.to[5]" {
+	if strings.Join(paths, " ") != "audit.key audit.to[0] audit.to[2] audit.to[3] audit.to[5] "+
+		"audit.to[6].file.max_size_mib audit.to[6].file.keep audit.to[6].file.max_age audit.to[6].format audit.to[7].format audit.to[7] audit.to[8].spool "+
+		"audit.to[9].spool.dir audit.to[10].spool.max_size_mib audit.to[10].spool.when_full audit.to[10].spool.dir audit.to[11].spool.dir audit.to[12] audit.to[13]" {
 		t.Error(paths)
 	}
 }

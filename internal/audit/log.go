@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/audit/format"
 )
 
 // Options give a Log its surroundings. All have defaults.
@@ -28,8 +29,16 @@ type Options struct {
 	// Log receives what goes wrong with the audit log itself. Default: nowhere.
 	Log *slog.Logger
 
+	// Version is that of Doorward, for formats that name it.
+	Version string
+	// Host is the name of this machine, for formats that name it. Default: what
+	// the system says.
+	Host string
+
 	key ed25519.PrivateKey // signs files, if there is one
 }
+
+func (o *Options) format() format.Options { return format.Options{Version: o.Version, Host: o.Host} }
 
 // Log writes audit events. Its methods may be called from many goroutines.
 type Log struct {
@@ -57,6 +66,9 @@ func Open(cfg Config, opts Options) (*Log, error) {
 	}
 	if opts.OpenFile == nil {
 		opts.OpenFile = func(path string) (io.WriteCloser, error) { return openFile(path, opts.Log) }
+	}
+	if opts.Host == "" {
+		opts.Host, _ = os.Hostname() // a name that is not known is not said
 	}
 	if opts.Queue <= 0 {
 		opts.Queue = 4096
@@ -143,6 +155,17 @@ func (l *Log) Depth() int {
 		n = max(n, s.depth())
 	}
 	return n
+}
+
+// Sinks tells how the receivers elsewhere are doing.
+func (l *Log) Sinks() []SinkState {
+	var list []SinkState
+	for _, s := range l.spools {
+		if s.shipper != nil {
+			list = append(list, s.shipper.state())
+		}
+	}
+	return list
 }
 
 // Reopen opens every file again under its name, after logrotate moved it away.

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/audit/send"
 )
 
 const (
@@ -36,6 +38,7 @@ type spool struct {
 	pack     func(to, line []byte, last bool) []byte // appends a line as the sink writes it
 	chain    *chain                                  // of a file, else nil
 	rotation *rotation                               // of a file, else nil
+	shipper  *shipper                                // of a receiver elsewhere, else nil
 
 	lines    chan []byte
 	reopen   chan chan error
@@ -66,12 +69,53 @@ func newSpool(sink Sink, required bool, opts Options, closing <-chan struct{}) (
 		quit: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.pack = func(to, line []byte, _ bool) []byte { return append(to, line...) }
-	if sink.File.Path != "" {
-		if err := s.openChain(sink.File, opts); err != nil {
-			return nil, err
+	var err error
+	switch {
+	case sink.File.Path != "":
+		err = s.openChain(sink.File, opts)
+	case sink.Stdout:
+		if !sink.plain() {
+			s.pack = packer(preparer(sink.Format, opts.format()))
 		}
+	default:
+		err = s.openSpool(&sink, opts)
 	}
-	return s, nil
+	return s, err
+}
+
+// packer translates lines as they are written.
+func packer(prepare func([]byte) (send.Record, error)) func(to, line []byte, last bool) []byte {
+	return func(to, line []byte, _ bool) []byte {
+		record, err := prepare(line)
+		if err != nil {
+			return append(to, line...) // better in another format than not at all
+		}
+		return append(append(to, record.Body...), '\n')
+	}
+}
+
+// openSpool opens the way to a receiver elsewhere.
+func (s *spool) openSpool(sink *Sink, opts Options) error {
+	s.name = sink.To.Name()
+	sender, limits, err := send.New(&sink.To, send.Options{Host: opts.Host, Version: opts.Version, Now: opts.Now, Log: opts.Log})
+	if err != nil {
+		return err
+	}
+	s.shipper = &shipper{name: s.name, sender: sender, limits: limits, prepare: preparer(sink.Format, opts.format()), now: opts.Now, log: opts.Log}
+	s.shipper.backlog, err = openBacklog(sink.Spool, opts.Log, s.dropped)
+	s.out = s.shipper.backlog
+	return err
+}
+
+// dropped counts events that made room for newer ones before they were sent.
+func (s *spool) dropped(n uint64) {
+	if n == 0 {
+		return
+	}
+	s.admit(gap{lost: n})
+	s.lost.Add(n)
+	s.shipper.dropped.Add(n)
+	s.log.Error("audit events were dropped to make room for newer ones", "sink", s.name, "dropped", n)
 }
 
 // openChain opens the file of a file sink, where its chain ended.
@@ -95,6 +139,9 @@ func (s *spool) openChain(file FileSink, opts Options) error {
 func (s *spool) start() {
 	if s.rotation != nil {
 		go s.rotation.keep()
+	}
+	if s.shipper != nil {
+		s.shipper.start()
 	}
 	go s.run()
 }
@@ -262,14 +309,21 @@ func (s *spool) rotate(more int) {
 // deliver writes the batch, however often that takes, and the admission of a
 // gap after it. It reports false if it was told to give up.
 func (s *spool) deliver(batch []byte) bool {
+	admitted := false
 	for len(batch) > 0 {
 		if !s.writeAll(batch) {
 			return false
 		}
 		s.batched.Store(0)
+		if admitted {
+			return true
+		}
 		if batch = s.takeGap(); batch != nil {
 			batch = s.pack(nil, batch, true)
 		}
+		// Where the oldest make room, an admission may make another one necessary;
+		// that one can wait for the next event.
+		admitted = s.shipper != nil
 	}
 	return true
 }
@@ -379,15 +433,27 @@ func (s *spool) end() {
 	}
 	left := uint64(s.depth())
 	s.lost.Add(left)
-	s.quitting = s.closeFile(s.out)
+	if s.shipper == nil {
+		s.quitting = s.closeFile(s.out)
+	}
 	if left > 0 {
 		s.quitting = fmt.Errorf("%d events were not written: %w", left, *s.failure.Load())
 		s.log.Error("audit events are lost at shutdown", "sink", s.name, "lost", left, "error", s.quitting)
 	}
 }
 
-// finish waits for the writer. A writer that hangs in a write is left behind.
+// finish waits for the writer, and then for what is on its way elsewhere.
 func (s *spool) finish(ctx context.Context) error {
+	err := s.finishWriting(ctx)
+	if s.shipper == nil {
+		return err
+	}
+	s.shipper.stop(ctx)
+	return errors.Join(err, s.closeFile(s.out))
+}
+
+// finishWriting waits for the writer. One that hangs in a write is left behind.
+func (s *spool) finishWriting(ctx context.Context) error {
 	select {
 	case <-s.done:
 		return s.quitting

@@ -62,12 +62,18 @@ func Run(ctx context.Context, opts Options) error {
 	}
 
 	// What happened, and how it is doing. Everything below reports through emit.
-	auditLog, err := audit.Open(cfg.Audit, audit.Options{Log: log})
+	auditLog, err := audit.Open(cfg.Audit, audit.Options{Log: log, Version: opts.Version})
 	if err != nil {
 		return err
 	}
 	metrics := telemetry.New(telemetry.Options{Version: opts.Version})
 	metrics.WatchAudit(auditLog)
+	metrics.WatchReceivers(func() (list []telemetry.Receiver) {
+		for _, s := range auditLog.Sinks() {
+			list = append(list, telemetry.Receiver(s))
+		}
+		return list
+	})
 	records := &recorder{audit: auditLog, metrics: metrics, log: log}
 	defer records.close()
 

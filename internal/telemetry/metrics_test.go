@@ -146,6 +146,12 @@ func TestPresentState(t *testing.T) {
 		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second), UnknownValues: 5}, {ID: "file", FailingSince: noon.Add(-time.Hour)}}
 	})
 	m.WatchAudit(fakeAudit{})
+	m.WatchReceivers(func() []Receiver {
+		return []Receiver{{Name: "syslog logs", Waiting: 4, Lag: 90 * time.Second, Sent: 5, Rejected: 1, Dropped: 2, Failing: true}}
+	})
+	wantLines(t, scrape(t, m), `doorward_audit_sink_backlog{sink="syslog logs"} 4`, `doorward_audit_sink_lag_seconds{sink="syslog logs"} 90`,
+		`doorward_audit_sink_failing{sink="syslog logs"} 1`, `doorward_audit_sink_events_total{result="sent",sink="syslog logs"} 5`,
+		`doorward_audit_sink_events_total{result="rejected",sink="syslog logs"} 1`, `doorward_audit_sink_events_total{result="dropped",sink="syslog logs"} 2`)
 	end := m.Begin(access.Tunnel)
 	m.WatchStore(func() error { return errors.New("no answer") })
 	wantLines(t, scrape(t, m), `doorward_store_up 0`)
@@ -165,6 +171,7 @@ func TestPresentState(t *testing.T) {
 func TestMetricsFollowTheConventions(t *testing.T) {
 	m := newMetrics()
 	m.WatchAudit(fakeAudit{})
+	m.WatchReceivers(func() []Receiver { return []Receiver{{Name: "syslog logs"}} })
 	m.Event(decided("wiki", access.Allow, access.Allowed))
 	var own bytes.Buffer
 	for line := range strings.Lines(scrape(t, m)) {

@@ -26,6 +26,25 @@ type AuditLog interface {
 	Err() error
 }
 
+// Receiver is a system elsewhere that audit events are sent to.
+type Receiver struct {
+	// Name is from the configuration.
+	Name string
+	// Waiting are the events that it has not got yet.
+	Waiting int64
+	// Lag is how long ago the oldest event in transmission happened.
+	Lag time.Duration
+	// Sent, Rejected and Dropped count what became of events.
+	Sent, Rejected, Dropped uint64
+	// Failing tells that the last attempt failed.
+	Failing bool
+}
+
+// WatchReceivers has the receivers of audit events asked at every scrape.
+func (m *Metrics) WatchReceivers(state func() []Receiver) {
+	m.samples.set(func(s *samples) { s.receivers = state })
+}
+
 // WatchProviders has the identity providers asked at every scrape: id to nil,
 // or to what keeps people from logging in there. Like the other watches it
 // replaces what was watched before, as a reload does.
@@ -59,6 +78,7 @@ type samples struct {
 	sources   func() []Source
 	audit     AuditLog
 	store     func() error
+	receivers func() []Receiver
 }
 
 func (s *samples) set(f func(*samples)) {
@@ -76,6 +96,10 @@ var (
 	auditQueueDesc       = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
 	auditLostDesc        = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
 	storeUpDesc          = desc("doorward_store_up", "1 if the store that replicas share can be relied upon, else 0; absent if it is not shared.")
+	receiverWaitingDesc  = desc("doorward_audit_sink_backlog", "Audit events on disk that the receiver has not got yet.", "sink")
+	receiverLagDesc      = desc("doorward_audit_sink_lag_seconds", "How long ago the oldest audit event in transmission happened; 0 if none is.", "sink")
+	receiverEventsDesc   = desc("doorward_audit_sink_events_total", "Audit events that the receiver has (sent), will never take (rejected), or that were deleted to make room (dropped).", "sink", "result")
+	receiverFailingDesc  = desc("doorward_audit_sink_failing", "1 while audit events cannot be sent, else 0.", "sink")
 	auditFailingDesc     = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
 )
 
@@ -85,7 +109,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, sourceUnknownDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc} {
+	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, sourceUnknownDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc,
+		receiverWaitingDesc, receiverLagDesc, receiverEventsDesc, receiverFailingDesc} {
 		ch <- d
 	}
 }
@@ -93,7 +118,7 @@ func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (s *samples) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
-	providers, sources, audit, store := s.providers, s.sources, s.audit, s.store
+	providers, sources, audit, store, receivers := s.providers, s.sources, s.audit, s.store, s.receivers
 	s.mu.Unlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -125,6 +150,16 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 		gauge(auditQueueDesc, float64(audit.Depth()))
 		gauge(auditFailingDesc, oneIf(audit.Err() != nil))
 		ch <- prometheus.MustNewConstMetric(auditLostDesc, prometheus.CounterValue, float64(audit.Lost()))
+	}
+	if receivers != nil {
+		for _, r := range receivers() {
+			gauge(receiverWaitingDesc, float64(r.Waiting), r.Name)
+			gauge(receiverLagDesc, r.Lag.Seconds(), r.Name)
+			gauge(receiverFailingDesc, oneIf(r.Failing), r.Name)
+			for result, n := range map[string]uint64{"sent": r.Sent, "rejected": r.Rejected, "dropped": r.Dropped} {
+				ch <- prometheus.MustNewConstMetric(receiverEventsDesc, prometheus.CounterValue, float64(n), r.Name, result)
+			}
+		}
 	}
 }
 
