@@ -77,7 +77,7 @@ func runTests(out io.Writer, s *settings, f testFlags) error {
 	}
 	if f.junit != "" {
 		if err := writeJUnit(f.junit, &report); err != nil {
-			return err
+			return fmt.Errorf("--junit: %w", err)
 		}
 	}
 	if s.json() {
