@@ -284,7 +284,7 @@ func (c *claims) same(o *claims) bool {
 
 // assertionKey finds an assertion again. Whether it may be used is decided by
 // comparing everything it says, so that no input can be missing from the key.
-type assertionKey struct{ session, audience, route, subject, device string }
+type assertionKey struct{ form, session, audience, route, subject, device string }
 
 type signed struct {
 	claims  claims
@@ -294,8 +294,9 @@ type signed struct {
 
 // assert returns the assertion for a request that was allowed. One is signed
 // per session and route and used until half its life is over. It never outlives
-// the session or the access token.
-func (s *Signer) assert(ctx context.Context, issuer string, req *access.Request, groups []string) (string, error) {
+// the session or the access token. The form is that of a preset; "" is Doorward's
+// own.
+func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Request, groups []string) (string, error) {
 	id := &req.Identity
 	c := claims{Issuer: issuer, Audience: req.Origin(), Subject: id.User(), Provider: id.Provider,
 		Email: id.Email, EmailVerified: id.EmailVerified, Name: id.Name, Username: id.Username,
@@ -304,7 +305,7 @@ func (s *Signer) assert(ctx context.Context, issuer string, req *access.Request,
 	if at := id.Login.Time; !at.IsZero() {
 		c.AuthTime = at.Unix()
 	}
-	key := assertionKey{req.Session.ID, c.Audience, req.Route, c.Subject, c.Device.ID}
+	key := assertionKey{form, req.Session.ID, c.Audience, req.Route, c.Subject, c.Device.ID}
 	end := req.Session.Expires
 	if end.IsZero() {
 		end = req.Credential.Expires
@@ -317,7 +318,7 @@ func (s *Signer) assert(ctx context.Context, issuer string, req *access.Request,
 	if !end.IsZero() {
 		c.Expires = min(c.Expires, end.Unix())
 	}
-	token, err := s.sign(ctx, req.Time, &c)
+	token, err := s.sign(ctx, req.Time, c.form(form))
 	if err != nil {
 		return "", err
 	}
@@ -330,7 +331,7 @@ func (s *signed) fresh(now int64) bool {
 	return now >= s.claims.IssuedAt && now-s.claims.IssuedAt < (s.claims.Expires-s.claims.IssuedAt+1)/2
 }
 
-func (s *Signer) sign(ctx context.Context, now time.Time, c *claims) (string, error) {
+func (s *Signer) sign(ctx context.Context, now time.Time, c any) (string, error) {
 	ring, err := s.keys(ctx, now)
 	if err != nil {
 		return "", err

@@ -314,7 +314,11 @@ var forbiddenHeaders = []string{"Authorization", "Connection", "Content-Length",
 	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id"}
 
 func (e *Entry) compileHeaders(f access.Faults) {
+	e.preset(f)
 	for _, name := range slices.Sorted(maps.Keys(e.Route.Headers)) {
+		if name == presetKey {
+			continue
+		}
 		at, value := f.At("%s", name), e.Route.Headers[name]
 		canonical := http.CanonicalHeaderKey(name)
 		switch {

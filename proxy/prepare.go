@@ -35,7 +35,10 @@ func (p *passage) prepare() error {
 		issuer = p.gen.authScheme + "://" + p.gen.authHost
 	}
 	var err error
-	if p.assertion, err = p.door.signer.assert(p.in.Context(), issuer, p.req, p.groups); err != nil {
+	if p.assertion, err = p.door.signer.assert(p.in.Context(), "", issuer, p.req, p.groups); err != nil {
+		return access.Because(access.InternalError, err)
+	}
+	if err := p.signTokens(issuer); err != nil {
 		return access.Because(access.InternalError, err)
 	}
 	return nil
@@ -74,7 +77,7 @@ func (p *passage) outHeader(h http.Header) {
 	}
 	setOrDelete(h, AssertionHeader, p.assertion)
 	for _, rule := range p.entry.headers {
-		setOrDelete(h, rule.name, rule.value(p.req, p.groups))
+		rule.tell(p, h)
 	}
 	forwardedFor := ""
 	if p.req.Network.IP.IsValid() {
@@ -100,6 +103,9 @@ type headerRule struct {
 	name  string // canonical
 	fact  string
 	claim string // for the fact "claim"
+	// prefix stands before a value, in presets only; token is the form of an
+	// assertion, instead of a fact.
+	prefix, token string
 }
 
 // facts are the words that `headers` may use, besides claim.NAME.

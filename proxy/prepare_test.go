@@ -188,7 +188,7 @@ func TestAssertionsAreReusedForHalfTheirLife(t *testing.T) {
 		req := request(c)
 		req.Session.Expires = epoch.Add(10 * time.Hour)
 		edit(req)
-		token, err := s.assert(t.Context(), "https://auth.example", req, groups)
+		token, err := s.assert(t.Context(), "", "https://auth.example", req, groups)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +232,7 @@ func TestAssertionEndsWithTheSession(t *testing.T) {
 	s := signerAt(t, c, store.NewMemory(c.Now), 1)
 	req := request(c)
 	req.Session.Expires = epoch.Add(10 * time.Second)
-	token, err := s.assert(t.Context(), "https://auth.example", req, nil)
+	token, err := s.assert(t.Context(), "", "https://auth.example", req, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestKeysRotateAndStayVerifiable(t *testing.T) {
 	for day := range 5 {
 		c.now = epoch.Add(time.Duration(day) * 24 * time.Hour)
 		before, _ := b.JWKS(t.Context()) // the other replica published it
-		token, err := a.assert(t.Context(), "https://auth.example", request(c), nil)
+		token, err := a.assert(t.Context(), "", "https://auth.example", request(c), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +260,7 @@ func TestKeysRotateAndStayVerifiable(t *testing.T) {
 		kids[tok.Header["kid"]] = true
 		// A verifier that read the keys before the change still verifies after.
 		c.now = c.now.Add(23*time.Hour + 59*time.Minute)
-		token, _ = a.assert(t.Context(), "https://auth.example", request(c), nil)
+		token, _ = a.assert(t.Context(), "", "https://auth.example", request(c), nil)
 		verify(t, string(before), token, "https://app.example", c.now)
 		if n := strings.Count(string(before), `"kid"`); n > 3 {
 			t.Errorf("day %d: %d keys", day, n)
@@ -295,16 +295,16 @@ func TestKeysOutliveAnOutageOfTheStore(t *testing.T) {
 	s := signerAt(t, c, kept, 1)
 	kept.err = store.ErrUnavailable
 	c.now = epoch.Add(24 * time.Hour)
-	if _, err := s.assert(t.Context(), "https://auth.example", request(c), nil); err != nil {
+	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c), nil); err != nil {
 		t.Errorf("the key for today was known yesterday: %v", err)
 	}
 	c.now = epoch.Add(72 * time.Hour)
-	if _, err := s.assert(t.Context(), "https://auth.example", request(c), nil); err == nil {
+	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c), nil); err == nil {
 		t.Error("signed with a key nobody will look for")
 	}
 	kept.err = nil
 	c.now = c.now.Add(2 * time.Minute)
-	if _, err := s.assert(t.Context(), "https://auth.example", request(c), nil); err != nil {
+	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c), nil); err != nil {
 		t.Error(err)
 	}
 }

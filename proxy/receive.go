@@ -61,6 +61,7 @@ type passage struct {
 	question  *Question
 	told      http.Header // of the question, before anything was removed
 	assertion string
+	tokens    map[string]string // assertions in other forms
 	groups    []string
 	sent      bool  // the upstream has been asked
 	body      tally // what the upstream is sent, if anything

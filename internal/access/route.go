@@ -46,7 +46,9 @@ type Route struct {
 
 	// Headers sets request headers for the upstream from facts about the
 	// visitor: header name to one of `sub`, `user`, `email`, `name`, `username`,
-	// `groups`, `provider`, `device`, `claim.NAME`.
+	// `groups`, `provider`, `device`, `claim.NAME`. The name `preset` stands for all
+	// headers that an application expects which was made for `oauth2-proxy`,
+	// `authelia`, `pomerium`, `iap` or `cloudflare`; see docs/front-ends.md.
 	Headers map[string]string `yaml:"headers"`
 	// UpstreamTLS configures TLS towards the upstream.
 	UpstreamTLS UpstreamTLS `yaml:"upstream_tls"`
