@@ -137,6 +137,9 @@ func (v *revocations) understand(id string, item store.Item, err error) (r acces
 	if err == nil {
 		err = decode(item.Value, &r)
 	}
+	if err == nil && r.ID != id {
+		err = fmt.Errorf("%w: it is that of another revocation, or of none", errDamaged)
+	}
 	if !damaged(err) {
 		return r, err
 	}

@@ -231,6 +231,27 @@ func TestLatestRevocationOfEverythingCounts(t *testing.T) {
 	}
 }
 
+// A record that can be read and is not what was stored under its name is damaged
+// like one that cannot: it does not pass for nothing.
+func TestRevocationOfAnotherNameIsDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, text := range []string{"null", "{}", `{"id":"y","all":true}`} {
+			s := memory(t)
+			here := newDesk(t, s)
+			hers := here.start(start("alice"))
+			time.Sleep(time.Second)
+			if _, err := s.Put(here.ctx, store.Item{Key: revokedPrefix + "x", Value: []byte(text), Version: store.Any}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			here.opens(hers, authHost, "", access.SessionEnded)
+			if list, err := here.Revocations(); err != nil || len(list) != 1 || list[0].ID != "x" {
+				t.Errorf("%s: %+v, %v", text, list, err)
+			}
+		}
+	})
+}
+
 func TestRevocationsOfNothingAndOfTooMuch(t *testing.T) {
 	here := newDesk(t, memory(t))
 	for _, r := range []access.Revocation{{}, {Issuer: "https://login.example"}, {Subject: "alice"}} {
