@@ -67,10 +67,10 @@ type known struct {
 	serials map[string][]report // by serial number of a certificate
 }
 
+// newKnown indexes reports, which it keeps.
 func newKnown(reports map[string]report) *known {
 	k := &known{reports: reports, devices: map[string][]report{}, serials: map[string][]report{}}
-	for _, key := range slices.Sorted(maps.Keys(reports)) {
-		says := reports[key]
+	for _, says := range reports {
 		if says.Serial == "" {
 			k.devices[says.Device] = append(k.devices[says.Device], says)
 			continue
@@ -78,6 +78,9 @@ func newKnown(reports map[string]report) *known {
 		for _, serial := range serialForms(says.Serial) {
 			k.serials[serial] = append(k.serials[serial], says)
 		}
+	}
+	for _, list := range k.devices { // maps have no order, and visitors read the reasons
+		slices.SortFunc(list, func(a, b report) int { return strings.Compare(a.From, b.From) })
 	}
 	return k
 }
