@@ -20,9 +20,13 @@ const (
 // parseReturn accepts an address on this very host, as path and query: what a
 // visitor may be sent to after a login. It is parsed once, here, and written out
 // again with the host in front, so that no browser can read another host into it
-// (//evil, /\evil, https:evil). Our own pages are refused: coming back to the
-// logout page would log out.
+// (//evil, /\evil, https:evil). Our own pages are refused, since coming back to
+// the logout page would log out; except the portal, spelled exactly so, which
+// only shows.
 func parseReturn(text string) (string, bool) {
+	if text == access.PortalPath {
+		return text, true
+	}
 	if len(text) > maxReturn || !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") || !isPlainURL(text) {
 		return "", false
 	}

@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 	"testing"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 // badReturns are addresses that a browser may take for another host, that hold
@@ -14,6 +16,7 @@ var badReturns = []string{
 	"evil.example", "@evil.example", "javascript:alert(1)", "/x\r\nSet-Cookie: a=b", "/x\tb", " /x", "/x#//evil", "/\x00",
 	"/\u2044evil.example", "/é", `/a\..\b`, "/%5Cevil.example", "/%zz", "http://app.corp.test/", "?x", "./x", "/x y", "/<b>",
 	"/.doorward/logout", "/.doorward/logout?x=1", "/.doorward", "/a/../.doorward/logout", "/%2edoorward/logout", "/.Doorward/logout",
+	"/.doorward/portal/", "/.doorward/portal?x", "/.doorward/Portal", "/x/../.doorward/portal", "//.doorward/portal",
 	"//.doorward/logout", "/./.doorward/callback?code=x", "/" + strings.Repeat("a", maxReturn),
 }
 
@@ -23,7 +26,7 @@ func TestReturnAddresses(t *testing.T) {
 			t.Errorf("%q was accepted as %q", bad, got)
 		}
 	}
-	for _, good := range []string{"/", "/x", "/x?y=z&a=%2F%2Fevil", "/a%20b/", "/a/../b", "/a//b", "/x?next=https://elsewhere.example", "/..doorward", "/a:b@c"} {
+	for _, good := range []string{"/", "/x", "/x?y=z&a=%2F%2Fevil", "/a%20b/", "/a/../b", "/a//b", "/x?next=https://elsewhere.example", "/..doorward", "/a:b@c", "/.doorward/portal"} {
 		if got, ok := parseReturn(good); !ok || got != good {
 			t.Errorf("%q was refused", good)
 		}
@@ -33,7 +36,7 @@ func TestReturnAddresses(t *testing.T) {
 func TestWhatCannotBeReturnedToIsCutDown(t *testing.T) {
 	for in, want := range map[string]string{
 		"/x?y=" + strings.Repeat("z", maxReturn): "/x", "/" + strings.Repeat("a", 3000): "/",
-		"/.doorward/callback?code=1": "/", "/ok?a=b": "/ok?a=b",
+		"/.doorward/callback?code=1": "/", "/.doorward/portal?x=1": "/.doorward/portal", "/ok?a=b": "/ok?a=b",
 	} {
 		u, err := url.Parse(in)
 		if err != nil {
@@ -58,7 +61,8 @@ func TestOriginOfLoginHost(t *testing.T) {
 	}
 }
 
-// Whatever is accepted leads to the host it is put behind and to none of our own pages.
+// Whatever is accepted leads to the host it is put behind and to none of our own
+// pages, except the portal.
 func FuzzReturnURL(f *testing.F) {
 	for _, seed := range append(badReturns, "/", "/x?y=z", "/a%20b") {
 		f.Add(seed)
@@ -76,7 +80,7 @@ func FuzzReturnURL(f *testing.F) {
 		if err != nil || relative.Host != u.Host {
 			t.Fatalf("%q alone leads to %v, %v", text, relative, err)
 		}
-		if strings.HasPrefix(strings.ToLower(path.Clean(u.Path))+"/", "/.doorward/") {
+		if to != access.PortalPath && strings.HasPrefix(strings.ToLower(path.Clean(u.Path))+"/", "/.doorward/") {
 			t.Fatalf("%q leads to our own pages", text)
 		}
 		for _, c := range []byte(to) {

@@ -14,6 +14,7 @@ import (
 // Table finds the one route of a request. It is built once and never changes.
 type Table struct {
 	http, https, tcp hosts
+	apps             []app // what the portal may list, by title
 }
 
 // hosts maps exact host names, and the part of a wildcard behind its star
@@ -61,7 +62,9 @@ func NewTable(routes []access.Route) (*Table, []access.Fault) {
 		}
 		ids[route.ID] = true
 		t.add(newEntry(route, f), f.At("from"))
+		t.list(route, f.At("portal"))
 	}
+	slices.SortFunc(t.apps, byTitle)
 	return t, faults.List()
 }
 

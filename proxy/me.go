@@ -40,6 +40,8 @@ func (p *passage) serveReserved() {
 		p.serveMe()
 	case access.TunnelsPath:
 		p.serveTunnels()
+	case access.PortalPath:
+		p.servePortal()
 	case access.RecheckPath:
 		p.serveRecheck()
 	case access.SignalsPath:
@@ -124,6 +126,12 @@ type meDevice struct {
 	Problem   access.Reason `json:"problem,omitempty"`
 }
 
+func newMeDevice(d *access.Device) meDevice {
+	return meDevice{Known: d.Known, Managed: d.Managed, Compliant: d.Compliant,
+		DiskEncrypted: d.DiskEncrypted, Jailbroken: d.Jailbroken, Risk: d.Risk, Name: d.Name, OS: d.OS, OSVersion: d.OSVersion,
+		Reasons: d.Reasons, Source: d.Source, SeenAt: d.SeenAt, Problem: d.Problem}
+}
+
 // unknown returns why an address of ours that is for people who are logged in
 // does not answer this one, empty if it does.
 func (p *passage) unknown() access.Reason {
@@ -155,12 +163,10 @@ func (p *passage) serveMe() {
 		p.refuse(reason)
 		return
 	}
-	id, d := &req.Identity, &req.Device
+	id := &req.Identity
 	answer := me{User: id.User(), Provider: id.Provider, Subject: id.Subject, Email: id.Email, Name: id.Name,
 		Username: id.Username, Login: id.Login, Session: req.Session, Now: req.Time,
-		Device: meDevice{Known: d.Known, Managed: d.Managed, Compliant: d.Compliant, DiskEncrypted: d.DiskEncrypted,
-			Jailbroken: d.Jailbroken, Risk: d.Risk, Name: d.Name, OS: d.OS, OSVersion: d.OSVersion, Reasons: d.Reasons,
-			Source: d.Source, SeenAt: d.SeenAt, Problem: d.Problem}}
+		Device: newMeDevice(&req.Device)}
 	if entry := p.gen.Routes.Match(req.Scheme, req.Host, "/"); entry != nil {
 		answer.Groups = p.gen.Policy.Groups(entry.Route.ID, id)
 	}

@@ -139,8 +139,8 @@ func (p *passage) serveRecheck() {
 	read := p.gen.Recheck.Recheck(ctx, &p.req.Device)
 
 	// What is asked about is another request than this one, with the facts of now.
-	asked.ID, asked.Time, asked.Door, asked.Network = p.req.ID, p.door.now(), p.req.Door, p.req.Network
-	asked.Identity, asked.Session, asked.Credential = p.req.Identity, p.req.Session, p.req.Credential
+	p.onBehalf(asked)
+	asked.Time, asked.Device = p.door.now(), access.Device{}
 	if p.gen.Inspect != nil {
 		if err := p.gen.Inspect.Inspect(p.in, asked); err != nil {
 			asked.Device, asked.Fault = access.Device{}, access.ReasonOf(err)
@@ -188,6 +188,13 @@ func (p *passage) returnTo() (string, *access.Request, error) {
 		return "", nil, errReturn
 	}
 	return target.String(), asked, nil
+}
+
+// onBehalf fills in the facts of this request for another one that is only
+// imagined.
+func (p *passage) onBehalf(asked *access.Request) {
+	asked.ID, asked.Time, asked.Door, asked.Network = p.req.ID, p.req.Time, p.req.Door, p.req.Network
+	asked.Identity, asked.Session, asked.Credential, asked.Device = p.req.Identity, p.req.Session, p.req.Credential, p.req.Device
 }
 
 // answerRecheck says what was found. Whatever the refused address itself answers

@@ -57,6 +57,13 @@ type Login interface {
 	Serve(w http.ResponseWriter, r *http.Request, req *access.Request) error
 }
 
+// Sessions knows the sessions of people.
+type Sessions interface {
+	// OfPerson returns at most limit live sessions of one person, in no order that
+	// means anything. more tells that others were left out.
+	OfPerson(ctx context.Context, issuer, subject string, limit int) (list []access.SessionInfo, more bool, err error)
+}
+
 // Signals takes security events.
 type Signals interface {
 	// Serve answers a push (RFC 8935). An error is returned before anything but
@@ -99,6 +106,7 @@ type Snapshot struct {
 	Revoked  Revocations // nil: nothing is ever revoked by device
 	Recheck  Rechecker   // nil: visitors cannot have a device checked again
 	Login    Login
+	Sessions Sessions // nil: the portal shows none
 	// Signals takes security events that are pushed to access.SignalsPath. Nil: none are.
 	Signals Signals
 	Forms   Forms // nil: forms that need a login first are not kept

@@ -22,6 +22,7 @@ const (
 	KeysPath         = Prefix + "jwks.json"           // our keys as the issuer of assertions
 	RecheckPath      = Prefix + "recheck"             // have the inventories asked about one's device now
 	MePath           = Prefix + "me"
+	PortalPath       = Prefix + "portal"  // what one may open, one's sessions and device
 	AuthPath         = Prefix + "auth"    // where front ends ask, on a listener of their own
 	AuthInPlacePath  = AuthPath + "/ext"  // those that repeat the address behind a prefix
 	TunnelsPath      = Prefix + "tunnels" // which tunnels one may open

@@ -44,6 +44,10 @@ type Route struct {
 	// Public lists what may pass without login.
 	Public []Public `yaml:"public"`
 
+	// Portal says how the route appears among a visitor's applications at
+	// `/.doorward/portal`.
+	Portal Portal `yaml:"portal"`
+
 	// Headers sets request headers for the upstream from facts about the
 	// visitor: header name to one of `sub`, `user`, `email`, `name`, `username`,
 	// `groups`, `provider`, `device`, `claim.NAME`. The name `preset` stands for all
@@ -73,6 +77,19 @@ type Route struct {
 	// Timeout is how long the upstream may take until it sends response
 	// headers. Default 60s. Streams are not cut by it.
 	Timeout Duration `yaml:"timeout"`
+}
+
+// Portal says how a route appears in the portal. By default it is listed for
+// whoever can open its start page at that moment, and for nobody else.
+type Portal struct {
+	// Title is what visitors read. Default: the host, and the path if there is one.
+	Title string `yaml:"title"`
+	// ShowLocked lists the application also for people who cannot open it, with
+	// the reason why and what unlocks it. Everybody who can log in then learns that
+	// it exists. Default false.
+	ShowLocked bool `yaml:"show_locked"`
+	// Hidden lists the application for nobody. Default false.
+	Hidden bool `yaml:"hidden"`
 }
 
 // OnChange says what becomes of open connections that no longer pass: their

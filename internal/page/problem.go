@@ -33,9 +33,26 @@ type problemNeed struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
+// Document is a refusal as a problem document, to be part of another one.
+func Document(rf Refusal) any { return newProblem(&rf) }
+
 // Problem writes a refusal as application/problem+json (RFC 9457). The caller
 // adds WWW-Authenticate and, where the route has them, CORS headers.
 func Problem(w http.ResponseWriter, rf Refusal) {
+	doc := newProblem(&rf)
+	body, err := json.Marshal(doc)
+	if err != nil {
+		body = nil // strings and numbers only: cannot happen
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	dropContentHeaders(h)
+	send(w, false, doc.Status, append(body, '\n'))
+}
+
+func newProblem(rf *Refusal) problem {
 	reason := rf.reason()
 	info := reason.Info()
 	doc := problem{
@@ -59,16 +76,7 @@ func Problem(w http.ResponseWriter, rf Refusal) {
 			Since: need.Began.UTC(),
 		})
 	}
-	body, err := json.Marshal(doc)
-	if err != nil {
-		body = nil // strings and numbers only: cannot happen
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	dropContentHeaders(h)
-	send(w, false, doc.Status, append(body, '\n'))
+	return doc
 }
 
 var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)

@@ -32,6 +32,7 @@ var (
 	signedOutPage = parse("signedout.html")
 	confirmPage   = parse("confirm.html")
 	sendAgainPage = parse("sendagain.html")
+	portalPage    = parse("portal.html")
 )
 
 func parse(name string) *template.Template {

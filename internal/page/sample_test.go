@@ -85,6 +85,25 @@ func samples() map[string]*httptest.ResponseRecorder {
 		SendAgain(w, SendAgainData{App: "billing.example.com", User: "alice@example.com", Target: "https://billing.example.com/invoices?month=11",
 			Size: 321, Since: noon, Hidden: map[string]string{"form": "1"}})
 	})
+	page("portal", func(w *httptest.ResponseRecorder) {
+		Portal(w, false, PortalData{User: "carol@example.com", Time: noon, Session: "s1", MoreSessions: true,
+			LogoutURL: "/.doorward/logout", SwitchURL: "/.doorward/login?switch=1",
+			Apps: []App{
+				{Title: "Wiki", URL: "https://wiki.example.com/", Decision: access.Decision{Outcome: access.Allow, Reason: access.Allowed}},
+				{Title: "paste.example.com", URL: "https://paste.example.com/", Decision: access.Decision{Outcome: access.Allow, Reason: access.Allowed}},
+				{Title: "Billing", URL: "https://billing.example.com/", Decision: *needs(
+					access.Need{Reason: access.DeviceNotCompliant, Source: "intune", Since: noon.Add(-5 * time.Hour), Details: []string{"Firewall is turned off"}, Fix: "https://it.example.com/fix"},
+					access.Need{Reason: access.DeviceOSTooOld, Want: "15.5", Got: "14.2", Source: "intune", Since: noon.Add(-5 * time.Hour), Fix: "https://it.example.com/update"})},
+				{Title: "Payroll", URL: "https://payroll.example.com/", Decision: *needs(access.Need{Reason: access.ACRInsufficient, Want: "phr"})},
+				{Title: "Board", URL: "https://board.example.com/", Decision: access.Decision{Reason: access.NotAllowed}},
+			},
+			Device: access.Device{ID: "l", Known: access.Yes, Managed: access.Yes, Compliant: access.No, Name: "carol's laptop", OS: "macos", OSVersion: "14.2",
+				Source: "intune", SeenAt: noon.Add(-5 * time.Hour), Reasons: []string{"Firewall is turned off"}},
+			Sessions: []access.SessionInfo{
+				{Session: access.Session{ID: "s1", Created: noon.Add(-time.Hour), Expires: noon.Add(9 * time.Hour)}, Used: noon, Origins: []string{"https://auth.example.com", "https://wiki.example.com"}, Open: 2},
+				{Session: access.Session{ID: "s2", Created: noon.Add(-30 * time.Hour)}, Used: noon.Add(-29 * time.Hour)}},
+		})
+	})
 	return out
 }
 

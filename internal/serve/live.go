@@ -92,7 +92,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	}
 	err = l.door.Swap(&proxy.Snapshot{
 		Version: cfg.Version, Server: cfg.Server.Config, Routes: cfg.Table, Policy: cfg.Policy,
-		Identify: who, Inspect: devices, Recheck: devices, Login: who, Forms: who, Signals: told, Revoked: l.sessions, AuditRequired: cfg.Audit.Required,
+		Identify: who, Inspect: devices, Recheck: devices, Login: who, Sessions: l.sessions, Forms: who, Signals: told, Revoked: l.sessions, AuditRequired: cfg.Audit.Required,
 		Listeners: []string{cfg.Server.Admin.Address()},
 	})
 	if err != nil {

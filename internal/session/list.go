@@ -60,6 +60,11 @@ func (m *Manager) List(ctx context.Context, match Match, limit int) (list []acce
 	return list, false, nil
 }
 
+// OfPerson returns at most limit live logins of one person, as List does.
+func (m *Manager) OfPerson(ctx context.Context, issuer, subject string, limit int) ([]access.SessionInfo, bool, error) {
+	return m.List(ctx, Match{Issuer: issuer, Subject: subject}, limit)
+}
+
 // info describes a login.
 func (m *Manager) info(ctx context.Context, id string, rec *loginRecord) (access.SessionInfo, error) {
 	who := &rec.Identity

@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// Everybody finds the applications that they can open from where they are, those
+// that are locked with the way to unlock them, and their own sessions; and logs
+// out of all of them.
+func TestPortal(t *testing.T) {
+	d := startDemo(t, t.TempDir())
+	replace(t, d.configPath(), strings.Replace(d.configuration(), "  - id: help\n",
+		"  - {id: vault, from: \""+d.url("vault", "")+"\", to: [\"http://127.0.0.1:1\"], allow: [{name: nobody, users: [\"demo:nobody\"]}]}\n  - id: help\n", 1))
+	d.waitFor("configuration loaded", 1)
+	at := func(app string) string { return d.url(app, "/.doorward/portal") }
+
+	carol := newVisitor(t)
+	p := carol.login(at("wiki"), "carol") // a stranger logs in, and comes back
+	p.says(t, 200, "Your applications", "carol@example.com", "Wiki", "Help desk", "Billing", "not compliant", "FileVault is turned off", "This browser")
+	if p.url.Path != "/.doorward/portal" || strings.Contains(p.body, "vault.localhost") {
+		t.Errorf("%s:\n%s", p.url, p.body)
+	}
+	for _, link := range []string{d.url("echo", "/"), d.url("help", "/"), d.url("wiki", "/")} {
+		if !strings.Contains(p.body, `href="`+link+`"`) {
+			t.Errorf("no link to %s", link)
+		}
+	}
+	newVisitor(t).login(at("echo"), "bob").says(t, 200, "Your device did not identify itself", "A managed device is needed", "You do not have access")
+
+	alice, elsewhere := newVisitor(t), newVisitor(t)
+	alice.login(at("echo"), "alice").says(t, 200, "A stronger login is needed", "Log in and open it")
+	elsewhere.login(d.url("wiki", "/"), "alice").says(t, 200, "Wiki")
+	alice.confirm(alice.open(d.url("billing", "/"))).says(t, 200, "Invoice 1001")
+	// Of the login host, the same.
+	p = alice.open(at("auth"))
+	p.says(t, 200, "Another browser or device", "auth.localhost")
+	if strings.Contains(p.body, "Locked at the moment") {
+		t.Errorf("the second factor is forgotten:\n%s", p.body)
+	}
+	answer := alice.once("GET", at("echo"), http.Header{"Accept": {"application/json"}}, nil)
+	var doc struct {
+		Apps []struct {
+			Title string
+			Open  bool
+		}
+		Sessions []struct{ Origins []string }
+	}
+	if err := json.Unmarshal([]byte(answer.body), &doc); err != nil || len(doc.Apps) != 4 || len(doc.Sessions) != 2 {
+		t.Errorf("%v: %s", err, answer.body)
+	}
+	for _, a := range doc.Apps {
+		if !a.Open {
+			t.Errorf("locked: %+v", a)
+		}
+	}
+
+	// The one form of the page that has fields: everywhere.
+	alice.send(alice.client, "POST", d.url("echo", "/.doorward/logout"), header(alice, d.url("echo", "")), strings.NewReader("everywhere=1")).says(t, 200, "logged out")
+	if p := elsewhere.once("GET", d.url("wiki", "/"), elsewhere.header, nil); p.status != 302 {
+		t.Errorf("the other session goes on: %d", p.status)
+	}
+	d.wantOut(alice)
+}
+
+// header are those of a form that a page of an origin sends.
+func header(v *visitor, origin string) http.Header {
+	h := v.header.Clone()
+	h.Set("Content-Type", "application/x-www-form-urlencoded")
+	h.Set("Origin", origin)
+	return h
+}
+
+// The portal in a browser: nothing sticks out, is too small or unreadable, every
+// link and button is reached by the Tab key from top to bottom, and the last
+// button logs out.
+func TestBrowserPortal(t *testing.T) {
+	tab := startBrowser(t)
+	d := startDemo(t, t.TempDir())
+	do(t, tab, chromedp.Navigate(d.url("wiki", "/.doorward/portal")), loginForm("carol"), waitText("Your applications"))
+	for _, look := range []struct {
+		name, scheme string
+		width        int64
+	}{{"light", "light", 1000}, {"dark", "dark", 1000}, {"phone", "light", 320}, {"phone-dark", "dark", 390}} {
+		do(t, tab, chromedp.EmulateViewport(look.width, 800), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+			features := []map[string]string{{"name": "prefers-color-scheme", "value": look.scheme}}
+			return target.Call(ctx, "Emulation.setEmulatedMedia", map[string]any{"features": features}, nil)
+		}))
+		do(t, tab, chromedp.Navigate(d.url("wiki", "/.doorward/portal")), waitText("Your applications"))
+		shoot(t, tab, "portal-"+look.name)
+		if wrong := get(t, tab, chromedp.Evaluate[string](lookAtPage)); wrong != "" {
+			t.Errorf("%s: %s", look.name, wrong)
+		}
+		if wrong := get(t, tab, chromedp.Evaluate[string](lookAtNames)); wrong != "" {
+			t.Errorf("%s: %s", look.name, wrong)
+		}
+	}
+	do(t, tab, chromedp.Click(`//button[contains(., "everywhere")]`), waitText("logged out"))
+	do(t, tab, chromedp.Navigate(d.url("wiki", "/.doorward/portal")), waitField("username"))
+}
+
+// lookAtNames returns what keeps a page from being used by ear and by keyboard:
+// links and buttons without a name, or of one name and different targets; fields
+// without a label; headings that skip a level; a way of the Tab key that is not
+// the way of the eye.
+const lookAtNames = `(() => {
+  const wrong = [], byName = {};
+  for (const e of document.querySelectorAll("a, button")) {
+    const name = e.textContent.trim().replace(/\s+/g, " "), to = e.href || e.name + e.value;
+    if (!name) wrong.push("a " + e.tagName + " without a name");
+    if (name in byName && byName[name] != to) wrong.push(name + " leads to two places");
+    byName[name] = to;
+    if (e.tabIndex != 0) wrong.push(name + " is out of the order of the Tab key");
+  }
+  for (const e of document.querySelectorAll("input:not([type=hidden]), select, textarea")) {
+    if (!e.labels.length) wrong.push("no label for " + e.name);
+  }
+  let level = 0;
+  for (const h of document.querySelectorAll("h1, h2, h3, h4")) {
+    if (+h.tagName[1] > level + 1) wrong.push("a level is left out before " + h.textContent);
+    level = +h.tagName[1];
+  }
+  for (const n of document.querySelectorAll("nav, section")) {
+    if (!n.hasAttribute("aria-label") && !document.getElementById(n.getAttribute("aria-labelledby"))) wrong.push("a part of the page has no name");
+  }
+  let top = -1;
+  for (const e of document.querySelectorAll("a, button, input:not([type=hidden])")) {
+    const box = e.getBoundingClientRect();
+    if (box.bottom < top) wrong.push(e.textContent.trim() + " comes after what is below it");
+    top = box.top;
+  }
+  return wrong.join("; ");
+})()`
