@@ -80,6 +80,7 @@ func root() *cobra.Command {
 	cmd.PersistentFlags().StringVarP(&s.config, "config", "c", "doorward.yaml", "configuration `file`")
 	cmd.PersistentFlags().StringVarP(&s.output, "output", "o", "text", "output `format`: text or json")
 	cmd.AddCommand(
+		initCommand(&s),
 		serveCommand(&s),
 		checkCommand(&s),
 		diffCommand(&s),
