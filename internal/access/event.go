@@ -46,10 +46,9 @@ type Link struct {
 	Seq uint64 `json:"seq"`
 	// Prev is the hash of the record before; empty where a chain begins.
 	Prev string `json:"prev"`
-	// Salt keeps the hash of the record from being guessed once it is erased.
+	// Salt keeps what the record says from being guessed by its hash, where only
+	// that is known.
 	Salt string `json:"salt"`
-	// Was is the hash of the record that stood here before it was erased.
-	Was string `json:"was,omitempty"`
 	// Sig signs the record, and with it everything before it.
 	Sig string `json:"sig,omitempty"`
 }
@@ -77,9 +76,6 @@ const (
 	// and Decision are those that ended it, RequestID is that of the request.
 	EventClosed EventKind = "closed"
 	EventAudit  EventKind = "audit" // the log admits that events are missing
-	// EventErased stands in the place of a record that was erased at somebody's
-	// request.
-	EventErased EventKind = "erased"
 )
 
 // Response is what became of a request.

@@ -165,17 +165,8 @@ func lastRecord(path string) (*record, error) {
 			return nil, err
 		}
 		if link, _ := linkOf(line); link != nil {
-			last = &record{seq: link.Seq, hash: standing(link, line)}
+			last = &record{seq: link.Seq, hash: hash(line)}
 		}
 	}
 	return last, nil
-}
-
-// standing is the hash that the next record names: that of the line, or of the
-// line that stood there before it was erased.
-func standing(link *access.Link, line []byte) string {
-	if link.Was != "" {
-		return link.Was
-	}
-	return hash(line)
 }

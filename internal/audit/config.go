@@ -21,8 +21,8 @@ type Config struct {
 	Required bool `yaml:"required"`
 	// Key is a secret of at least 32 bytes. With it the audit files are signed, so
 	// that nobody without it can make a file that `doorward verify-log` accepts
-	// (`doorward audit public-key` prints what to verify with), and names can be
-	// exported as pseudonyms. Default: files are chained, not signed.
+	// (`doorward audit public-key` prints what to verify with). Default: files are
+	// chained, not signed.
 	Key access.Secret `yaml:"key"`
 }
 

@@ -25,8 +25,6 @@ type Verified struct {
 	Signed int `json:"signed"`
 	// Unsigned are the records at the end that no signature vouches for.
 	Unsigned int `json:"unsigned"`
-	// Erased are records that were erased by the holder of the key.
-	Erased int `json:"erased,omitempty"`
 	// Head is the last record, "SEQ:HASH". Kept elsewhere it proves later that
 	// nothing was cut off at the end.
 	Head string `json:"head,omitempty"`
@@ -150,7 +148,7 @@ func (v *verifier) line(file string, line *Line) {
 
 func (v *verifier) record(file string, line *Line, link *access.Link, now *run) {
 	v.result.Records++
-	is := record{seq: link.Seq, hash: standing(link, line.Text)}
+	is := record{seq: link.Seq, hash: hash(line.Text)}
 	switch {
 	case now == nil:
 		now = v.begin(file, line, link, true)
@@ -212,14 +210,7 @@ func (v *verifier) signature(file string, line *Line, link *access.Link, now *ru
 			v.fault(file, line.Number, "the signature does not fit: the record was changed, or another key signed it")
 		}
 	}
-	if link.Was != "" {
-		v.result.Erased++
-		if v.opts.Key != nil && link.Sig == "" {
-			v.fault(file, line.Number, "the record was erased by somebody without the key")
-		}
-	}
-	// What an erased record says is the key's word, but not about what came before.
-	if good && link.Was == "" {
+	if good {
 		v.result.Signed++
 		now.unsigned, now.signed = nil, true
 		return
