@@ -22,6 +22,7 @@ func crossCheck(f *File, at access.Faults) {
 	checkDeviceCertificates(f, at)
 	checkSignals(f, at)
 	checkTunnels(f, at)
+	checkCertificates(f, at)
 }
 
 // checkTunnels reports tunnels that nobody can open: programs bring an access

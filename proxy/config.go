@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/issuance"
 )
 
 // Config is the section `server:` of the configuration: where Doorward listens
@@ -101,6 +102,8 @@ type TLSConfig struct {
 	// Certificates are the server certificates; the name a visitor asks for
 	// (SNI) selects one, the first is used where none fits.
 	Certificates []Certificate `yaml:"certificates"`
+	// ACME obtains and renews the certificates that are in no file.
+	ACME issuance.Config `yaml:"acme"`
 	// ClientCA is a PEM file with the authorities that issue device
 	// certificates. With it visitors are asked for a certificate; those who have
 	// none are let in as far as policy lets unknown devices. It also verifies the
@@ -125,7 +128,7 @@ func (c *Config) Asked() bool {
 }
 
 // Enabled reports whether the listener speaks TLS.
-func (c *TLSConfig) Enabled() bool { return len(c.Certificates) > 0 }
+func (c *TLSConfig) Enabled() bool { return len(c.Certificates) > 0 || c.ACME.Enabled() }
 
 const (
 	defaultListen      = ":443"
@@ -226,8 +229,9 @@ func (c *TLSConfig) validate(f access.Faults, handedOn bool) {
 			at.At("key").Add("name a PEM file", "the private key is missing")
 		}
 	}
+	c.ACME.Validate(f.At("acme"))
 	if c.ClientCA != "" && !c.Enabled() && !handedOn {
-		f.At("client_ca").Add("add certificates, client_cert_from, ext_authz or spoe", "client certificates need a listener that speaks TLS")
+		f.At("client_ca").Add("add certificates or acme, client_cert_from, ext_authz or spoe", "client certificates need a listener that speaks TLS")
 	}
 	if c.MinVersion != "" && c.MinVersion != "1.2" && c.MinVersion != "1.3" {
 		f.At("min_version").Add("write 1.2 or 1.3", "%q is no version of TLS to start from", c.MinVersion)

@@ -122,6 +122,9 @@ func (d *Door) Swap(s *Snapshot) error {
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := d.begin(w, r)
 	defer p.finish()
+	if r.TLS != nil {
+		p.event.Response.TLS = negotiated(r.TLS)
+	}
 	p.travel()
 }
 

@@ -5,18 +5,32 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"sync/atomic"
+
+	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/issuance"
 )
+
+// Issuer has the certificates that are in no file.
+type Issuer interface {
+	// Certificate returns the certificate for a handshake, also for one by which an
+	// authority asks whether a host is ours. It returns nothing, without an error,
+	// for a host that is not its own.
+	Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
 
 // TLS holds the listener's TLS configuration. It can be replaced while the
 // listener serves; connections that are open keep the one they were made with.
 type TLS struct {
+	issuer  Issuer
 	current atomic.Pointer[tls.Config]
 }
 
-// NewTLS reads the certificate files of a configuration.
-func NewTLS(c TLSConfig) (*TLS, error) {
-	t := &TLS{}
+// NewTLS reads the certificate files of a configuration. Hosts that none of them
+// names are the issuer's, which may be nil.
+func NewTLS(c TLSConfig, issuer Issuer) (*TLS, error) {
+	t := &TLS{issuer: issuer}
 	return t, t.Reload(c)
 }
 
@@ -26,18 +40,45 @@ func (t *TLS) Reload(c TLSConfig) error {
 	if err != nil {
 		return err
 	}
+	if c.ACME.Enabled() && t.issuer != nil {
+		conf.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if covered(conf, hello.ServerName) {
+				return nil, nil
+			}
+			return t.issuer.Certificate(hello)
+		}
+	}
 	t.current.Store(conf)
 	return nil
+}
+
+// Covers reports whether a certificate from a file is for a host.
+func (t *TLS) Covers(host string) bool { return covered(t.current.Load(), host) }
+
+func covered(conf *tls.Config, host string) bool {
+	return slices.ContainsFunc(conf.Certificates, func(c tls.Certificate) bool { return c.Leaf.VerifyHostname(host) == nil })
 }
 
 // Config returns the configuration for the listener. It always uses what was
 // loaded last.
 func (t *TLS) Config() *tls.Config {
 	return &tls.Config{
-		MinVersion:         tls.VersionTLS12, // the loaded one may ask for more
-		NextProtos:         nextProtos,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return t.current.Load(), nil },
+		MinVersion: tls.VersionTLS12, // the loaded one may ask for more
+		NextProtos: nextProtos,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			conf := t.current.Load()
+			if conf.GetCertificate != nil && issuance.Asks(hello) {
+				return t.answer(), nil
+			}
+			return conf, nil
+		},
 	}
+}
+
+// answer is the configuration for an authority that asks. The connection ends
+// with the handshake: no request is read from it.
+func (t *TLS) answer() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{issuance.Protocol}, GetCertificate: t.issuer.Certificate}
 }
 
 var nextProtos = []string{"h2", "http/1.1"}
@@ -54,7 +95,7 @@ func serverTLS(c *TLSConfig) (*tls.Config, error) {
 		}
 		conf.Certificates = append(conf.Certificates, cert)
 	}
-	if len(conf.Certificates) == 0 {
+	if len(conf.Certificates) == 0 && !c.ACME.Enabled() {
 		return nil, fmt.Errorf("no certificate is configured")
 	}
 	pool, _, err := c.ClientCAs()
@@ -88,4 +129,13 @@ func (c *TLSConfig) ClientCAs() (*x509.CertPool, []*x509.Certificate, error) {
 		}
 	}
 	return pool, authorities, nil
+}
+
+// negotiated is what the record keeps of a connection.
+func negotiated(state *tls.ConnectionState) access.TLS {
+	t := access.TLS{Version: tls.VersionName(state.Version)}
+	if state.CurveID != 0 { // a session of TLS 1.2 that is resumed has none
+		t.Group = state.CurveID.String()
+	}
+	return t
 }

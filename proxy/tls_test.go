@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/issuance"
 )
 
 // authority issues certificates for tests.
@@ -86,7 +89,12 @@ func writePEM(t *testing.T, file, kind string, der []byte) {
 // serveTLS runs a real server as it is put together in production.
 func serveTLS(t *testing.T, conf TLSConfig, h http.Handler) (*TLS, string) {
 	t.Helper()
-	holder, err := NewTLS(conf)
+	return serveTLSWith(t, conf, nil, h)
+}
+
+func serveTLSWith(t *testing.T, conf TLSConfig, issuer Issuer, h http.Handler) (*TLS, string) {
+	t.Helper()
+	holder, err := NewTLS(conf, issuer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +177,78 @@ func TestServerTLS(t *testing.T) {
 	if _, err := dial(&tls.Config{ServerName: "two.example"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := NewTLS(TLSConfig{}); err == nil {
+	if _, err := NewTLS(TLSConfig{}, nil); err == nil {
 		t.Error("TLS without certificates")
+	}
+}
+
+// issuer has one certificate for questions and one for everybody else.
+type issuer struct{ host, question, answer string }
+
+func (i *issuer) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if hello.ServerName != i.host {
+		return nil, nil
+	}
+	file := i.answer
+	if issuance.Asks(hello) {
+		file = i.question
+	}
+	pair, err := tls.LoadX509KeyPair(file+".crt", file+".key")
+	return &pair, err
+}
+
+// Files come first, then what was issued, then the first file. An authority's
+// question is answered for hosts without a file, and no request is taken on its
+// connection.
+func TestIssuedCertificates(t *testing.T) {
+	ca := newAuthority(t)
+	file, fileKey := ca.issue(t, "file.example")
+	ca.issue(t, "issued.example")
+	ca.issue(t, "question.example")
+	conf := TLSConfig{Certificates: []Certificate{{file, fileKey}}, ACME: issuance.Config{Directory: "https://authority.example/dir"}}
+	served := make(chan struct{}, 10)
+	holder, addr := serveTLSWith(t, conf, &issuer{host: "issued.example", question: filepath.Join(ca.dir, "question.example"), answer: filepath.Join(ca.dir, "issued.example")},
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served <- struct{}{} }))
+	if !holder.Covers("file.example") || holder.Covers("issued.example") {
+		t.Error("which hosts have a file")
+	}
+	for _, c := range []struct{ name, protocol, want string }{
+		{"file.example", "h2", "file.example"},
+		{"issued.example", "h2", "issued.example"},
+		{"other.example", "h2", "file.example"},
+		{"issued.example", issuance.Protocol, "question.example"},
+	} {
+		conn, err := tls.Dial("tcp", addr, &tls.Config{ServerName: c.name, NextProtos: []string{c.protocol}, InsecureSkipVerify: true})
+		if err != nil {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		state := conn.ConnectionState()
+		if got := state.PeerCertificates[0].Subject.CommonName; got != c.want || state.NegotiatedProtocol != c.protocol {
+			t.Errorf("%+v: %s, %q", c, got, state.NegotiatedProtocol)
+		}
+		if c.protocol == issuance.Protocol {
+			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: issued.example\r\n\r\n")
+			if answer, err := io.ReadAll(conn); len(answer) > 0 {
+				t.Errorf("a request was answered: %q %v", answer, err)
+			}
+		}
+		conn.Close()
+	}
+	if len(served) > 0 {
+		t.Error("a request was served on the connection of a question")
+	}
+
+	// Without files there is nothing to show for a host that is not ours, and a
+	// question about a host with a file has no answer.
+	conf.Certificates = nil
+	if err := holder.Reload(conf); err != nil {
+		t.Fatal(err)
+	}
+	for _, protocol := range []string{"h2", issuance.Protocol} {
+		if conn, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "file.example", NextProtos: []string{protocol}, InsecureSkipVerify: true}); err == nil {
+			conn.Close()
+			t.Errorf("%s: a handshake for a host that is not ours", protocol)
+		}
 	}
 }

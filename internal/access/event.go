@@ -78,6 +78,15 @@ const (
 	EventAudit  EventKind = "audit" // the log admits that events are missing
 )
 
+// TLS is what was negotiated for a connection. It is zero without TLS, and where
+// somebody else ends TLS.
+type TLS struct {
+	// Version is such as "TLS 1.3".
+	Version string `json:"version,omitempty"`
+	// Group is the key agreement, such as "X25519MLKEM768".
+	Group string `json:"group,omitempty"`
+}
+
 // Response is what became of a request.
 type Response struct {
 	Status int `json:"status,omitempty"`
@@ -89,6 +98,8 @@ type Response struct {
 	// nanoseconds; Decide is the part spent before the upstream was asked.
 	Duration time.Duration `json:"duration_ns,omitempty"`
 	Decide   time.Duration `json:"decide_ns,omitempty"`
+	// TLS is what the visitor's connection speaks.
+	TLS TLS `json:"tls,omitzero"`
 	// Upstream is the address the request was sent to.
 	Upstream string `json:"upstream,omitempty"`
 	// Reason tells why the response is Doorward's own although the request was

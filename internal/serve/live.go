@@ -14,6 +14,7 @@ import (
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/devicecheck"
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/issuance"
 	"github.com/doorward/doorward/internal/session"
 	"github.com/doorward/doorward/internal/store"
 	"github.com/doorward/doorward/internal/telemetry"
@@ -32,6 +33,7 @@ type live struct {
 	store    store.Store
 	news     *news
 	tls      *proxy.TLS // nil: plaintext
+	issuer   *issuance.Issuer
 
 	candidate candidate // decided with, not enforced
 
@@ -87,7 +89,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := l.loadTLS(cfg.Server.TLS); err != nil {
+	if err := l.loadTLS(ctx, cfg); err != nil {
 		return fmt.Errorf("server.tls: %w", err)
 	}
 	err = l.door.Swap(&proxy.Snapshot{
@@ -114,18 +116,6 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 		l.warnOfRestart(before.cfg, cfg)
 	}
 	return nil
-}
-
-// loadTLS reads the certificate files. Whether to speak TLS at all is settled
-// at the start.
-func (l *live) loadTLS(conf proxy.TLSConfig) (err error) {
-	switch {
-	case l.current.Load() == nil && conf.Enabled():
-		l.tls, err = proxy.NewTLS(conf)
-	case l.tls != nil && conf.Enabled():
-		err = l.tls.Reload(conf)
-	}
-	return err
 }
 
 // follow loads the configuration again when a file changes or someone asks.
@@ -234,6 +224,9 @@ func (l *live) status() any {
 		"revocation": now.devices.Revocations(),
 		"signals":    now.signals.Status(),
 		"in_flight":  l.door.InFlight(),
+	}
+	if now.cfg.Server.TLS.ACME.Enabled() {
+		status["certificates"] = l.issuer.Status()
 	}
 	if candidate := l.candidate.status(); candidate != nil {
 		status["candidate"] = candidate

@@ -15,6 +15,7 @@ import (
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/admin"
 	"github.com/doorward/doorward/internal/audit"
+	"github.com/doorward/doorward/internal/issuance"
 	"github.com/doorward/doorward/internal/session"
 	"github.com/doorward/doorward/internal/store"
 	"github.com/doorward/doorward/internal/telemetry"
@@ -108,9 +109,16 @@ func Run(ctx context.Context, opts Options) error {
 	defer door.Close()
 	news.door.Store(door)
 
+	// Certificates that are in no file.
+	certificateKey, err := sessions.Key(ctx, "certificates")
+	if err != nil {
+		return err
+	}
+	issuer := issuance.New(issuance.Options{Store: kept, Keep: session.NewVault(kept, "acme", certificateKey), Now: opts.Now, Log: log})
+
 	// The live configuration: installed now, and again whenever it changes.
 	live := &live{
-		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept, news: news,
+		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept, news: news, issuer: issuer,
 	}
 	live.candidate.live = live
 	defer live.stop()
@@ -147,6 +155,10 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer server.Close()
+	issuing, stopIssuing := context.WithCancel(ctx)
+	issued := make(chan struct{})
+	go func() { defer close(issued); issuer.Run(issuing) }()
+	defer func() { stopIssuing(); <-issued }() // before the store is closed
 	sides, err := live.openSides(cfg, failed)
 	if err != nil {
 		return err
