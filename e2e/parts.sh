@@ -13,6 +13,7 @@ need openssl openssl
 need gcc gcc # the race detector links with it
 need nginx nginx-light
 need caddy caddy
+need haproxy haproxy
 need redis-server redis-server
 need redis-sentinel redis-sentinel
 need redis-cli redis-tools

@@ -34,6 +34,11 @@ type Config struct {
 	// whose X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and
 	// X-Request-Id count. Default: nobody's.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// ProxyProtocol lists the addresses (`10.0.0.7`, `10.1.0.0/24`) of load balancers
+	// that pass connections on and say in front of each whom it is from (PROXY
+	// protocol, version 1 or 2). They have to, on every connection to this address,
+	// and nobody else is let in. Default: the protocol is not spoken.
+	ProxyProtocol []string `yaml:"proxy_protocol"`
 	// ClientCertFrom says that listed proxies hand on the certificates of
 	// visitors, and how. Default: headers that look like a certificate are
 	// removed, whoever sends them, and identify nobody.
@@ -172,15 +177,8 @@ func (c *Config) Validate(f access.Faults) {
 	if c.ClientCertFrom.Enabled() && c.TLS.ClientCA == "" {
 		f.At("client_cert_from").Add("add tls.client_ca with the authorities of your devices", "no certificate that is handed on could be verified")
 	}
-	for i, text := range c.TrustedProxies {
-		at := f.At("trusted_proxies[%d]", i)
-		switch prefix, err := parsePrefix(text); {
-		case err != nil:
-			at.Add("write 10.0.0.7 or 10.1.0.0/24", "%q is no address or network", text)
-		case prefix.Bits() == 0:
-			at.Add("list the proxies that stand in front of Doorward", "%q would believe everybody", text)
-		}
-	}
+	validatePeers(c.TrustedProxies, f, "trusted_proxies")
+	validatePeers(c.ProxyProtocol, f, "proxy_protocol")
 	if n := c.MaxHeaderBytes; n != 0 && (n < 4<<10 || n > mostHeaderBytes) {
 		f.At("max_header_bytes").Add("", "%d is not between 4096 and %d", n, mostHeaderBytes)
 	}
@@ -201,6 +199,18 @@ func (c *Config) Validate(f access.Faults) {
 	}
 	if n := c.MaxURLBytes; n != 0 && (n < 256 || n > c.headerBytes()) {
 		f.At("max_url_bytes").Add("", "%d is not between 256 and max_header_bytes", n)
+	}
+}
+
+func validatePeers(list []string, f access.Faults, key string) {
+	for i, text := range list {
+		at := f.At("%s[%d]", key, i)
+		switch prefix, err := parsePrefix(text); {
+		case err != nil:
+			at.Add("write 10.0.0.7 or 10.1.0.0/24", "%q is no address or network", text)
+		case prefix.Bits() == 0:
+			at.Add("list the proxies that stand in front of Doorward", "%q would believe everybody", text)
+		}
 	}
 }
 

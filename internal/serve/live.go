@@ -167,16 +167,17 @@ func (l *live) reload(ctx context.Context) {
 // warnOfRestart names what a reload cannot change.
 func (l *live) warnOfRestart(before, now *config.Config) {
 	for key, same := range map[string]bool{
-		"server.listen":       before.Server.Address() == now.Server.Address(),
-		"server.forward_auth": sameSide(&before.Server.ForwardAuth, &now.Server.ForwardAuth),
-		"server.ext_authz":    sameSide(&before.Server.ExtAuthz, &now.Server.ExtAuthz),
-		"server.spoe":         sameSide(&before.Server.SPOE, &now.Server.SPOE),
-		"server.admin":        before.Server.Admin.Listen == now.Server.Admin.Listen && slices.Equal(before.Server.Admin.Hosts, now.Server.Admin.Hosts),
-		"server.tls (on/off)": before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
-		"sessions":            reflect.DeepEqual(before.Sessions, now.Sessions),
-		"audit.to":            reflect.DeepEqual(before.Audit.To, now.Audit.To),
-		"audit.key":           reflect.DeepEqual(before.Audit.Key, now.Audit.Key),
-		"log":                 before.Log == now.Log,
+		"server.proxy_protocol": slices.Equal(before.Server.ProxyProtocol, now.Server.ProxyProtocol),
+		"server.listen":         before.Server.Address() == now.Server.Address(),
+		"server.forward_auth":   sameSide(&before.Server.ForwardAuth, &now.Server.ForwardAuth),
+		"server.ext_authz":      sameSide(&before.Server.ExtAuthz, &now.Server.ExtAuthz),
+		"server.spoe":           sameSide(&before.Server.SPOE, &now.Server.SPOE),
+		"server.admin":          before.Server.Admin.Listen == now.Server.Admin.Listen && slices.Equal(before.Server.Admin.Hosts, now.Server.Admin.Hosts),
+		"server.tls (on/off)":   before.Server.TLS.Enabled() == now.Server.TLS.Enabled(),
+		"sessions":              reflect.DeepEqual(before.Sessions, now.Sessions),
+		"audit.to":              reflect.DeepEqual(before.Audit.To, now.Audit.To),
+		"audit.key":             reflect.DeepEqual(before.Audit.Key, now.Audit.Key),
+		"log":                   before.Log == now.Log,
 		// The listener's own limits; whatever the door checks takes effect at once.
 		"server.read_header_timeout": before.Server.ReadHeaderTimeout == now.Server.ReadHeaderTimeout,
 		"server.idle_timeout":        before.Server.IdleTimeout == now.Server.IdleTimeout,

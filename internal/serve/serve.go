@@ -151,7 +151,14 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer adminServer.Close()
-	if err := listen(serveHTTP(server), tcp(cfg.Server.Address()), "server.listen", failed); err != nil {
+	visitors := func() (net.Listener, error) {
+		l, err := net.Listen("tcp", cfg.Server.Address())
+		if err != nil {
+			return nil, err
+		}
+		return cfg.Server.Preambles(l, log), nil
+	}
+	if err := listen(serveHTTP(server), visitors, "server.listen", failed); err != nil {
 		return err
 	}
 	defer server.Close()
