@@ -63,6 +63,22 @@ func TestOperatorEndsASession(t *testing.T) {
 	}
 }
 
+// An operator watches what is decided, and who is there.
+func TestOperatorWatches(t *testing.T) {
+	d := startDemo(t, t.TempDir())
+	newVisitor(t).login(d.url("wiki", "/plans"), "alice")
+	newVisitor(t).login(d.url("wiki", "/"), "bob")
+	out := run(t, "doorward", "top", "--once", "--config", d.configPath())
+	for _, want := range []string{"ready", "sessions 2", "device_missing 1", "allow", "demo:alice", "wiki.localhost", "/plans", "bob@example.com"} {
+		if out.code != 0 || !strings.Contains(out.stdout, want) {
+			t.Errorf("no %q: %+v", want, out)
+		}
+	}
+	if out := run(t, "doorward", "top", "--once", "--output", "json", "--config", d.configPath()); out.code != 0 || !strings.Contains(out.stdout, `"reason":"device_missing"`) {
+		t.Errorf("%+v", out)
+	}
+}
+
 // An operator ends everything of one person, then of everybody. Whoever logs in
 // afterwards is let in.
 func TestOperatorRevokes(t *testing.T) {

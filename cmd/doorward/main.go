@@ -92,7 +92,7 @@ func root() *cobra.Command {
 		whoCanCommand(&s),
 		loginCommand(&s), connectCommand(&s),
 		healthCommand(&s),
-		sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
+		topCommand(&s), sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
 		verifyLogCommand(&s), auditCommand(&s),
 		versionCommand(&s),
 	)
