@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 )
 
 const (
@@ -69,9 +68,9 @@ func openBacklog(cfg SpoolConfig, log *slog.Logger, dropped func(uint64)) (_ *ba
 	if err != nil {
 		return nil, fmt.Errorf("audit spool: %w", err)
 	}
-	if err := syscall.Flock(int(b.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := takeLock(b.lock); err != nil {
 		b.lock.Close()
-		return nil, fmt.Errorf("audit spool: another process uses %s; give each its own", b.dir)
+		return nil, fmt.Errorf("audit spool: %s: %w; give each process its own", b.dir, err)
 	}
 	if err := b.load(); err != nil {
 		b.lock.Close()
