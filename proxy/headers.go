@@ -146,7 +146,7 @@ func stripCookie(value string) (string, bool) {
 	found := false
 	for pair := range strings.SplitSeq(value, ";") {
 		name, _, _ := strings.Cut(pair, "=")
-		if oursCookie(strings.Trim(name, " \t")) {
+		if oursCookie(strings.Trim(name, " \t\r\n")) { // as readers of cookies trim
 			found = true
 			continue
 		}

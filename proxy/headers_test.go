@@ -156,7 +156,7 @@ func TestOurCookiesStayHere(t *testing.T) {
 }
 
 func FuzzStripCookies(f *testing.F) {
-	for _, seed := range []string{"a=1; doorward=x", "doorward", ";;", "a=\"doorward=1;\"", "__Host-doorward-login=1;a", " doorward = 1"} {
+	for _, seed := range []string{"a=1; doorward=x", "doorward", ";;", "a=\"doorward=1;\"", "__Host-doorward-login=1;a", " doorward = 1", "doorward\r"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, cookie string) {
