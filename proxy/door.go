@@ -130,12 +130,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // travel takes a request past the stations.
 func (p *passage) travel() {
-	if p.gen == nil {
-		p.refuseBefore(access.Because(access.ShuttingDown, errNoConfig))
-		return
-	}
-	if err := p.receive(); err != nil {
-		p.refuseBefore(err)
+	if !p.arrive() {
 		return
 	}
 	if p.tunnel != nil {
@@ -146,16 +141,7 @@ func (p *passage) travel() {
 		p.serveReserved()
 		return
 	}
-	if err := p.gate(); err != nil {
-		p.refuseBefore(err)
-		return
-	}
-	if p.dec.Outcome != access.Allow {
-		p.challenge()
-		return
-	}
-	if err := p.prepare(); err != nil {
-		p.refuseServing(err)
+	if !p.admit() {
 		return
 	}
 	if len(p.entry.targets) == 0 {

@@ -179,31 +179,16 @@ func one(h http.Header, names ...string) (said string, err error) {
 // answer takes a question past the stations that decide, and answers it. Nothing
 // is forwarded.
 func (p *passage) answer() {
-	if p.gen == nil {
-		p.refuseBefore(access.Because(access.ShuttingDown, errNoConfig))
-		return
-	}
-	if err := p.receive(); err != nil {
-		p.refuseBefore(err)
+	if !p.arrive() {
 		return
 	}
 	if p.isReserved() {
 		p.refuseBefore(access.Because(access.BadRequest, errReservedAsked))
 		return
 	}
-	if err := p.gate(); err != nil {
-		p.refuseBefore(err)
-		return
+	if p.admit() {
+		p.permit()
 	}
-	if p.dec.Outcome != access.Allow {
-		p.challenge()
-		return
-	}
-	if err := p.prepare(); err != nil {
-		p.refuseServing(err)
-		return
-	}
-	p.permit()
 }
 
 // permit says yes. The headers are for the front end to hand on to the

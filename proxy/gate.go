@@ -22,6 +22,37 @@ func (p *passage) gate() error {
 	return nil
 }
 
+// arrive takes a request past station 1. It reports false where that refused it.
+func (p *passage) arrive() bool {
+	if p.gen == nil {
+		p.refuseBefore(access.Because(access.ShuttingDown, errNoConfig))
+		return false
+	}
+	if err := p.receive(); err != nil {
+		p.refuseBefore(err)
+		return false
+	}
+	return true
+}
+
+// admit takes a received request past stations 2 to 7, for every door that speaks
+// HTTP. It reports false where one of them has answered.
+func (p *passage) admit() bool {
+	if err := p.gate(); err != nil {
+		p.refuseBefore(err)
+		return false
+	}
+	if p.dec.Outcome != access.Allow {
+		p.challenge()
+		return false
+	}
+	if err := p.prepare(); err != nil {
+		p.refuseServing(err)
+		return false
+	}
+	return true
+}
+
 // refuseBefore answers a request that nobody can decide on. The reason becomes
 // a fault of the request, so that deciding again on the record refuses again.
 func (p *passage) refuseBefore(err error) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/doorward/doorward/internal/clilogin"
+	"github.com/doorward/doorward/internal/jose"
 	"github.com/doorward/doorward/internal/tunnel"
 )
 
@@ -56,17 +56,11 @@ func (f *doorFlags) open(tell io.Writer) (*tunnel.Door, error) {
 	if (f.issuer == "") != (f.clientID == "") {
 		return nil, errors.New("--issuer and --client-id belong together")
 	}
-	conf := &tls.Config{}
-	if f.ca != "" {
-		text, err := os.ReadFile(f.ca)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no certificate", f.ca)
-		}
+	authorities, err := jose.Authorities(f.ca)
+	if err != nil {
+		return nil, err
 	}
+	conf := &tls.Config{RootCAs: authorities}
 	if f.cert != "" {
 		cert, err := f.certificate()
 		if err != nil {

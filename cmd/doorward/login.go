@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"github.com/doorward/doorward/authn"
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/internal/clilogin"
+	"github.com/doorward/doorward/internal/jose"
 )
 
 // loginPatience is how long somebody may take to log in.
@@ -180,13 +180,9 @@ func (f *loginFlags) configured(providers []authn.Provider) (*authn.Provider, er
 
 // trusting returns a transport that trusts the authorities of a PEM file.
 func trusting(file string) (http.RoundTripper, error) {
-	pem, err := os.ReadFile(file)
+	pool, err := jose.Authorities(file)
 	if err != nil {
 		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", file)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: pool}
