@@ -30,17 +30,34 @@ const (
 // connections to them.
 type upstream struct {
 	targets   []url.URL
-	transport *http.Transport
+	transport transport
 	next      atomic.Uint32
 	made      [sha256.Size]byte // digest of everything it was made from
+}
+
+// transport is the connections to the addresses of one upstream.
+type transport interface {
+	// RoundTrip sends one request to the host of its URL. An error says by
+	// NeverSent (see neverSent) that nothing of the request can have reached anybody.
+	http.RoundTripper
+	// CloseIdleConnections closes the connections that carry no request now.
+	CloseIdleConnections()
 }
 
 // dialError tells that a connection was never made, so that nothing of the
 // request can have reached anybody.
 type dialError struct{ err error }
 
-func (e *dialError) Error() string { return e.err.Error() }
-func (e *dialError) Unwrap() error { return e.err }
+func (e *dialError) Error() string   { return e.err.Error() }
+func (e *dialError) Unwrap() error   { return e.err }
+func (e *dialError) NeverSent() bool { return true }
+
+// neverSent reports whether an error of a transport tells that nothing of the
+// request can have reached anybody. One that does not say so may mean anything.
+func neverSent(err error) bool {
+	var tells interface{ NeverSent() bool }
+	return errors.As(err, &tells) && tells.NeverSent()
+}
 
 // connect gives every route of a generation its upstream. One that did not
 // change keeps its connections.
@@ -95,6 +112,14 @@ func newUpstream(entry *Entry, dial dialer) (*upstream, error) {
 	timeout := route.Timeout.Or(defaultTimeout)
 	made := sha256.New()
 	fmt.Fprintf(made, "%q %q %v %x", route.ID, route.To, timeout, digest)
+	u := &upstream{targets: entry.targets, transport: newTransport(entry, dial, conf, timeout)}
+	made.Sum(u.made[:0])
+	return u, nil
+}
+
+// newTransport returns the connections to an upstream. Headers of an answer that
+// do not come within the timeout are an error.
+func newTransport(entry *Entry, dial dialer, conf *tls.Config, timeout time.Duration) transport {
 	var protocols http.Protocols
 	if entry.h2c {
 		protocols.SetUnencryptedHTTP2(true)
@@ -102,31 +127,26 @@ func newUpstream(entry *Entry, dial dialer) (*upstream, error) {
 		protocols.SetHTTP1(true)
 		protocols.SetHTTP2(true)
 	}
-	u := &upstream{
-		targets: entry.targets,
-		transport: &http.Transport{
-			// No Proxy: the environment must not redirect requests that carry
-			// assertions.
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := dial(ctx, network, address)
-				if err != nil {
-					return nil, &dialError{err}
-				}
-				return conn, nil
-			},
-			TLSClientConfig:        conf,
-			Protocols:              &protocols,
-			TLSHandshakeTimeout:    handshakeTimeout,
-			ResponseHeaderTimeout:  timeout,
-			ExpectContinueTimeout:  time.Second,
-			IdleConnTimeout:        90 * time.Second,
-			MaxIdleConnsPerHost:    idlePerUpstream,
-			MaxResponseHeaderBytes: responseHeaders,
-			DisableCompression:     true, // bodies pass as they are
+	return &http.Transport{
+		// No Proxy: the environment must not redirect requests that carry
+		// assertions.
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, &dialError{err}
+			}
+			return conn, nil
 		},
+		TLSClientConfig:        conf,
+		Protocols:              &protocols,
+		TLSHandshakeTimeout:    handshakeTimeout,
+		ResponseHeaderTimeout:  timeout,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    idlePerUpstream,
+		MaxResponseHeaderBytes: responseHeaders,
+		DisableCompression:     true, // bodies pass as they are
 	}
-	made.Sum(u.made[:0])
-	return u, nil
 }
 
 // roundTrip sends a request to the next upstream address in turn, and to
@@ -153,8 +173,7 @@ func (u *upstream) roundTrip(req *http.Request, trying func(*url.URL)) (*http.Re
 		if res, err = u.transport.RoundTrip(attempt); err == nil {
 			return res, nil
 		}
-		var unreached *dialError
-		if !errors.As(err, &unreached) || req.Context().Err() != nil {
+		if !neverSent(err) || req.Context().Err() != nil {
 			break
 		}
 	}
