@@ -200,7 +200,7 @@ func TestAThousandWebSocketsEndWithinASecond(t *testing.T) {
   match: [claim.deviceid]
   profiles: {sound: {all: [known, compliant]}}
 signals:
-  - {id: hub, issuer: %q, providers: [corp], audience: doorward, push_secret: {file: %s/push}}
+  - {id: hub, issuer: %q, providers: [corp], devices: true, audience: doorward, push_secret: {file: %s/push}}
 routes:`, devices, hub.Issuer, dir)).Replace(text)
 	})
 	caep := func(event string, subject, fields map[string]any) {

@@ -64,7 +64,7 @@ devices:
   sources: [{id: list, type: file, path: devices.csv}]
   match: [claim.deviceid]
   profiles: {healthy: {all: [known, managed, compliant]}}
-signals: [{id: hub, issuer: %q, %s, token: {file: token}}]
+signals: [{id: hub, issuer: %q, devices: true, %s, token: {file: token}}]
 routes:
   - {id: app, from: %s, to: [%s], require: {device: healthy}, headers: {X-User: user}, allow: [{name: all, any_user: true}]}
 `, addr, freeAddress(t), provider.Issuer(), hub.Issuer, how, base, app))

@@ -146,10 +146,14 @@ func (r *Receiver) credential(ctx context.Context, t *transmitter, e *event) (ou
 	if e.text("change_type") == "create" {
 		return ignored("a new credential changes nothing for logins"), nil
 	}
-	if serial := e.text("x509_serial"); e.text("credential_type") == "x509" && serial != "" {
+	if serial := e.text("x509_serial"); e.text("credential_type") == "x509" && serial != "" && t.cfg.Devices {
+		if out, held := t.hold(e, 1, false); held {
+			return out, nil
+		}
 		if err := r.reports.certificate(ctx, serial, e.text("x509_issuer"), e.at, t.by(e)); err != nil {
 			return outcome{}, err
 		}
+		t.spend(1)
 	}
 	return r.reauthenticate(ctx, t, e)
 }
@@ -175,12 +179,18 @@ func (r *Receiver) device(ctx context.Context, t *transmitter, e *event) (outcom
 	if len(e.subject.device) == 0 {
 		return ignored("it names no device"), nil
 	}
+	if len(e.subject.device) > 0 && !t.cfg.Devices {
+		return ignored("the transmitter may not report devices (devices: true)"), nil
+	}
 	says := report{At: e.at, By: t.by(e), From: t.cfg.ID}
 	switch {
 	case e.uri() == caep+"device-compliance-change":
 		says.Compliant = access.TriOf(e.text("current_status") == "compliant")
 	default:
 		says.Risk = map[string]access.Risk{"LOW": access.RiskLow, "MEDIUM": access.RiskMedium, "HIGH": access.RiskHigh}[e.text("current_level")]
+	}
+	if out, held := t.hold(e, len(e.subject.device), false); held {
+		return out, nil
 	}
 	var names []string
 	for _, n := range e.subject.device {
@@ -195,6 +205,7 @@ func (r *Receiver) device(ctx context.Context, t *transmitter, e *event) (outcom
 	if len(names) == 0 {
 		return ignored("something later is known already"), nil
 	}
+	t.spend(len(names))
 	return outcome{access.SignalApplied, "noted for device " + strings.Join(names, ", ")}, nil
 }
 
@@ -248,10 +259,10 @@ func (t *transmitter) hold(e *event, logins int, more bool) (outcome, bool) {
 	if !more && (logins == 0 || t.within(logins)) {
 		return outcome{}, false
 	}
-	t.log.Error("an event would end or lower more logins than max_sessions allows; nothing was done",
-		"event", e.name, "logins", logins, "more", more, "limit", t.cfg.maxSessions(),
+	t.log.Error("an event would end or lower more than max_sessions allows; nothing was done",
+		"event", e.name, "concerned", logins, "more", more, "limit", t.cfg.maxSessions(),
 		"cure", "if it is right, run doorward revoke, or raise max_sessions")
-	return outcome{access.SignalHeld, fmt.Sprintf("%d logins or more are concerned, too many at once", logins)}, true
+	return outcome{access.SignalHeld, fmt.Sprintf("%d logins or devices, or more, are concerned, too many at once", logins)}, true
 }
 
 // toEach does something to every login of a list, and counts it.

@@ -299,6 +299,36 @@ func TestCriticalSubjectMembers(t *testing.T) {
 	}
 }
 
+// Devices belong to no provider: whoever speaks for some people only can lock out
+// nobody else's laptop, and whoever may report devices not all of them at once.
+func TestWhoMayReportDevices(t *testing.T) {
+	for name, test := range map[string]struct {
+		limit func(*world)
+		want  []access.Reason
+	}{
+		"not asked to": {func(w *world) { w.cfg.Devices = false }, []access.Reason{access.SignalIgnored, access.SignalIgnored, access.SignalIgnored}},
+		"two at most":  {func(w *world) { w.cfg.MaxSessions = 2 }, []access.Reason{access.SignalApplied, access.SignalApplied, access.SignalHeld}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, test.limit)
+			w.stream()
+			for i, want := range test.want {
+				device := fmt.Sprintf("laptop-%d", i)
+				w.push(202, testidp.CAEP+"device-compliance-change", complexSubject(map[string]any{"device": opaque(device)}),
+					map[string]any{"current_status": "not-compliant", "previous_status": "compliant"})
+				if got := w.last().Reason; got != want {
+					t.Errorf("report %d is recorded as %s", i, got)
+				}
+				d := access.Device{ID: device, Compliant: access.Yes}
+				w.receiver.Reports().Apply(&d)
+				if locked := d.Compliant == access.No; locked != (want == access.SignalApplied) {
+					t.Errorf("%s: compliant %v", device, d.Compliant)
+				}
+			}
+		})
+	}
+}
+
 // Devices: of two reports the later counts, whatever comes first, and nothing
 // reported makes a device better than its inventory says.
 func TestDeviceReports(t *testing.T) {

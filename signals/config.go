@@ -23,6 +23,10 @@ type Transmitter struct {
 	// about. Nobody can end the sessions of anybody else's people. Required,
 	// unless there is one provider only.
 	Providers []string `yaml:"providers"`
+	// Devices lets its events be about devices and their certificates. Those belong
+	// to no provider, so it may lock out any of them. Default false: such events
+	// are recorded and lead to nothing.
+	Devices bool `yaml:"devices"`
 	// Delivery says how events arrive: `push` (RFC 8935, to /.doorward/signals) or
 	// `poll` (RFC 8936). Default `push`.
 	Delivery string `yaml:"delivery"`
@@ -59,8 +63,9 @@ type Transmitter struct {
 	// certain strength or age is required, `ignore` only records the event.
 	Actions map[string]string `yaml:"actions"`
 	// MaxSessions is how many logins the transmitter may end or lower within ten
-	// minutes. What goes beyond is recorded, counted and reported as an error, and
-	// not carried out. Default 1000.
+	// minutes; a device or a certificate that it objects to counts as one. What goes
+	// beyond is recorded, counted and reported as an error, and not carried out.
+	// Default 1000.
 	MaxSessions int `yaml:"max_sessions"`
 	// CA is a PEM file with the certificate authorities to trust for this
 	// transmitter instead of the system's.

@@ -66,7 +66,7 @@ func newWorld(t *testing.T, change func(*world)) *world {
 		}
 	}))
 	t.Cleanup(w.door.Close)
-	w.cfg = Transmitter{ID: "hub", Issuer: w.from.Issuer, Providers: []string{"corp"}, Endpoint: w.door.URL,
+	w.cfg = Transmitter{ID: "hub", Issuer: w.from.Issuer, Providers: []string{"corp"}, Devices: true, Endpoint: w.door.URL,
 		PushSecret: access.Secret{}.Resolve(secret), Token: access.Secret{}.Resolve(testidp.TransmitterToken)}
 	if change != nil {
 		change(w)

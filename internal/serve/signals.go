@@ -16,7 +16,7 @@ func (l *live) receiver(ctx context.Context, cfg *config.Config, who *authn.Auth
 	}
 	return signals.New(signals.Options{
 		Transmitters: cfg.Signals, Providers: speakers(cfg.Providers), AuthURL: cfg.Server.AuthURL, Sessions: l.sessions,
-		Revoke: l.sessions.NotBefore, Claims: who.Amend, Signal: l.news.send, Store: l.store, Key: key, Previous: before, Log: l.log, Emit: l.records.Record,
+		Revoke: l.sessions.ReportedNotBefore, Claims: who.Amend, Signal: l.news.send, Store: l.store, Key: key, Previous: before, Log: l.log, Emit: l.records.Record,
 	})
 }
 

@@ -23,6 +23,9 @@ const (
 	revokedFor = 30 * 24 * time.Hour
 	// maxRevocations bounds what every replica holds in memory.
 	maxRevocations = 10_000
+	// forOperators is how many of them only people can make: a transmitter that
+	// reports too much must not take the switch out of an operator's hand.
+	forOperators = 1_000
 	// revokedWait bounds one reading of the list.
 	revokedWait = 5 * time.Second
 )
@@ -233,8 +236,19 @@ func (m *Manager) EndRevoked(ctx context.Context, id, device string) {
 
 // NotBefore revokes whatever was issued before r.At, or before now if At is zero
 // or later. By the time it returns, this replica refuses it, and the others are
-// told. ID and Until need not be set. It ends no session records; see Revoke.
+// told. ID and Until need not be set. It ends no session records; see Revoke. That
+// of everybody has room even where the list is full.
 func (m *Manager) NotBefore(ctx context.Context, r access.Revocation) (access.Revocation, error) {
+	return m.notBefore(ctx, r, maxRevocations)
+}
+
+// ReportedNotBefore is NotBefore for what a machine reports. It leaves room for
+// what people revoke.
+func (m *Manager) ReportedNotBefore(ctx context.Context, r access.Revocation) (access.Revocation, error) {
+	return m.notBefore(ctx, r, maxRevocations-forOperators)
+}
+
+func (m *Manager) notBefore(ctx context.Context, r access.Revocation, most int) (access.Revocation, error) {
 	if !r.All && r.Device == "" && (r.Issuer == "" || r.Subject == "") {
 		return r, access.Because(access.InternalError, errors.New("session: nobody and nothing to revoke"))
 	}
@@ -247,7 +261,7 @@ func (m *Manager) NotBefore(ctx context.Context, r access.Revocation) (access.Re
 	if err != nil {
 		return r, err
 	}
-	if _, known := l.byID[r.ID]; !known && len(l.byID) >= maxRevocations {
+	if _, known := l.byID[r.ID]; !known && !r.All && len(l.byID) >= most {
 		return r, access.Becausef(access.InternalError, "session: %d revocations are remembered already; lift some, or revoke everything", len(l.byID))
 	}
 	if err := m.putRevocation(ctx, &r); err != nil {

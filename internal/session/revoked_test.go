@@ -267,4 +267,22 @@ func TestRevocationsOfNothingAndOfTooMuch(t *testing.T) {
 	if _, err := here.NotBefore(here.ctx, alice); err == nil || !strings.Contains(err.Error(), "lift") {
 		t.Error(err)
 	}
+	if _, err := here.NotBefore(here.ctx, access.Revocation{All: true}); err != nil {
+		t.Error("the last resort is refused:", err)
+	}
+}
+
+func TestMachinesLeaveRoomForRevocationsByPeople(t *testing.T) {
+	here := newDesk(t, memory(t))
+	storm := newRevokedList(map[string]access.Revocation{}, time.Now())
+	for i := range maxRevocations - forOperators {
+		storm.byID[strings.Repeat("x", i)] = access.Revocation{}
+	}
+	here.revocations.known.Store(storm)
+	if _, err := here.ReportedNotBefore(here.ctx, alice); err == nil {
+		t.Error("a machine filled the list")
+	}
+	if _, err := here.NotBefore(here.ctx, alice); err != nil {
+		t.Error("an operator was refused:", err)
+	}
 }
