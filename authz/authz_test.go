@@ -231,6 +231,18 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// What cannot be checked names the inventory that fails, with nothing of what the
+// one that answers said.
+func TestNeedNamesTheInventoryThatFails(t *testing.T) {
+	d := compile(t, billing()).Decide(with(func(r *access.Request) {
+		r.Device.Source, r.Device.SourceFailing, r.Device.SourceFailingSince = "mdm", "edr", r.Time.Add(-time.Hour)
+	}))
+	if len(d.Needs) != 1 || d.Needs[0].Reason != access.DeviceSourceUnavailable || d.Needs[0].Source != "edr" ||
+		!d.Needs[0].Since.IsZero() || !d.Needs[0].Read.IsZero() {
+		t.Errorf("got %+v", d.Needs)
+	}
+}
+
 func TestShadowListsOnlyWhatDiffers(t *testing.T) {
 	in := billing()
 	in.Routes[0].Allow = append(in.Routes[0].Allow, access.Rule{Name: "trial", Mode: access.Report, Providers: []string{"corp"}})

@@ -47,7 +47,7 @@ func (s *search) remedies(need access.Need, req *access.Request) (list []value) 
 		if dev := &req.Device; dev.Known != access.Yes && dev.Source == "" {
 			s.goodDevices(req, asked, device)
 		}
-		device("", func(d *access.Device) { d.SourceFailingSince = time.Time{} })
+		device("", func(d *access.Device) { d.SourceFailingSince, d.SourceFailing = time.Time{}, "" })
 	case access.DeviceFactsTooOld:
 		now := req.Time
 		device("", func(d *access.Device) { d.SeenAt = now })

@@ -246,6 +246,9 @@ func (p *profile) need(dev *access.Device, reason access.Reason, want, got, fix 
 		need.Began = dev.NonCompliantSince
 	case access.DeviceSourceUnavailable:
 		need.Began = dev.SourceFailingSince
+		if dev.SourceFailing != "" && dev.SourceFailing != dev.Source {
+			need.Source, need.Since, need.Read = dev.SourceFailing, time.Time{}, time.Time{} // the others are of the one that answers
+		}
 	case access.DeviceFactsTooOld:
 		if !dev.SeenAt.IsZero() {
 			need.Began = dev.SeenAt.Add(p.maxAge)

@@ -77,5 +77,5 @@ func (s *source) addTo(d *access.Device, state *state) {
 		d.Reasons = slices.Concat(d.Reasons, from.Reasons)
 	}
 	d.ObservedAt = earlier(d.ObservedAt, state.observedAt)
-	d.SourceFailingSince = firstFailure(d.SourceFailingSince, state.failingSince)
+	state.failFor(d)
 }

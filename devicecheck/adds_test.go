@@ -56,7 +56,7 @@ func TestWhatIsAddedFailsWithItsSource(t *testing.T) {
 	edr := jsonSource(t, "edr", "")
 	edr.Adds = []string{"risk"}
 	i := newInspector(t, Options{Config: Config{Sources: []Source{mdm, edr}, Match: []string{"claim.id"}}})
-	if d := known(t, i, "a"); d.Compliant != access.Yes || d.Risk != access.RiskUnknown || !d.SourceFailingSince.Equal(noon) || !d.ObservedAt.IsZero() {
+	if d := known(t, i, "a"); d.Compliant != access.Yes || d.Risk != access.RiskUnknown || !d.SourceFailingSince.Equal(noon) || d.SourceFailing != "edr" || !d.ObservedAt.IsZero() {
 		t.Errorf("%+v", d)
 	}
 	if d := known(t, i, "b"); d.Known != access.No || !d.SourceFailingSince.IsZero() {

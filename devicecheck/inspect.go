@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -193,7 +194,7 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 	// Each source is looked at once, so that all proofs see the same inventory.
 	var room [4]*state
 	states := i.states(room[:0])
-	failing := failingSince(states)
+	failing := slices.ContainsFunc(states, (*state).failing)
 
 	var found evidence
 	for n := range i.match {
@@ -204,7 +205,7 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 			found.add(p, value, device, in)
 		}
 	}
-	if problem == "" && found.contradictory(cert, failing.IsZero()) {
+	if problem == "" && found.contradictory(cert, !failing) {
 		problem = access.DeviceMismatch
 	}
 
@@ -218,9 +219,12 @@ func (i *Inspector) Inspect(r *http.Request, req *access.Request) error {
 		i.complete(d)
 		d.Owned = i.owner.owned(&req.Identity, d.Owner)
 	case found.id != "":
-		*d = access.Device{ID: found.id, SourceFailingSince: failing}
+		*d = access.Device{ID: found.id}
+		for _, s := range states {
+			s.failFor(d)
+		}
 		// Only inventories that can be read can say that they do not know it.
-		if failing.IsZero() && len(states) > 0 {
+		if !failing && len(states) > 0 {
 			d.Known, d.ObservedAt = access.No, oldest(states)
 		}
 	default:
@@ -266,23 +270,12 @@ func lookup(states []*state, by key, value string) (*access.Device, *state) {
 	return nil, nil
 }
 
-// failingSince returns when the first of the sources that are failing now began
-// to. Zero: all can be read.
-func failingSince(states []*state) time.Time {
-	var since time.Time
-	for _, s := range states {
-		since = firstFailure(since, s.failingSince)
+// failFor notes with a device that a source which has a say cannot be read,
+// unless another one fails for longer.
+func (s *state) failFor(d *access.Device) {
+	if s.failing() && (d.SourceFailingSince.IsZero() || s.failingSince.Before(d.SourceFailingSince)) {
+		d.SourceFailingSince, d.SourceFailing = s.failingSince, s.source
 	}
-	return since
-}
-
-// firstFailure returns the earlier of two times at which something began to
-// fail. The zero time is that of what does not fail.
-func firstFailure(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // oldest returns when the source that was not read for the longest time was.

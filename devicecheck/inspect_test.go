@@ -133,8 +133,8 @@ func TestUnknownNeverTurnsIntoNo(t *testing.T) {
 	absent := jsonSource(t, "absent", "")
 	listed := access.Device{ID: "laptop-1", MatchedBy: "claim.id", Source: "good", Known: access.Yes, ByClaim: access.Yes, ByCertificate: access.No, ObservedAt: noon}
 	unasked := listed
-	unasked.SourceFailingSince = noon
-	unknown := access.Device{ID: "toaster", MatchedBy: "claim.id", SourceFailingSince: noon}
+	unasked.SourceFailingSince, unasked.SourceFailing = noon, "absent"
+	unknown := access.Device{ID: "toaster", MatchedBy: "claim.id", SourceFailingSince: noon, SourceFailing: "absent"}
 	for name, c := range map[string]struct {
 		sources []Source
 		id      string

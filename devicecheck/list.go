@@ -73,13 +73,14 @@ func (i *Inspector) imagine(states []*state, listed *access.Device, in *state) a
 // would have the say: the device is then as unavailable as that source.
 func report(states []*state, listed *access.Device, in *state) access.Device {
 	d := *listed
-	d.Source, d.ObservedAt, d.SourceFailingSince = in.source, in.observedAt, in.failingSince
+	d.Source, d.ObservedAt = in.source, in.observedAt
+	in.failFor(&d)
 	for _, s := range states {
 		if s == in {
 			break
 		}
 		if s.inv == nil {
-			d.SourceFailingSince = firstFailure(d.SourceFailingSince, s.failingSince)
+			s.failFor(&d)
 		}
 	}
 	return d

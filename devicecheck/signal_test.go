@@ -81,7 +81,7 @@ func TestChangedFactsAreSignalled(t *testing.T) {
 // TestEveryFactOfAnInventoryIsCompared: a field that is added to a device and
 // forgotten in sameFacts would leave connections open.
 func TestEveryFactOfAnInventoryIsCompared(t *testing.T) {
-	perRequest := []string{"MatchedBy", "Source", "ByCertificate", "ByClaim", "Owned", "ObservedAt", "SourceFailingSince", "Problem", "Certificate"}
+	perRequest := []string{"MatchedBy", "Source", "ByCertificate", "ByClaim", "Owned", "ObservedAt", "SourceFailingSince", "SourceFailing", "Problem", "Certificate"}
 	good := access.Device{ID: "a", SeenAt: noon}
 	for n := range reflect.TypeFor[access.Device]().NumField() {
 		field := reflect.TypeFor[access.Device]().Field(n)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,6 +82,10 @@ func adminURL(listen, override string) (string, error) {
 		case "::":
 			host = "::1"
 		}
+		if !access.Loopback(host) && !ownAddress(host) {
+			return "", fmt.Errorf("server.admin.listen %s is not on this machine, and the token would travel there in plaintext; "+
+				"run this there, or name the address with --admin https://…", listen)
+		}
 		return "http://" + net.JoinHostPort(host, port), nil
 	}
 	u, err := url.Parse(override)
@@ -92,6 +97,27 @@ func adminURL(listen, override string) (string, error) {
 			"(ssh -L 9901:127.0.0.1:9901, kubectl port-forward) and name the local end", override)
 	}
 	return strings.TrimSuffix(u.String(), "/"), nil
+}
+
+// ownAddress reports whether every address of a host is one of this machine's.
+func ownAddress(host string) bool {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	addresses, err := net.LookupIP(host)
+	if err != nil {
+		return false
+	}
+	for _, address := range addresses {
+		if !slices.ContainsFunc(own, func(a net.Addr) bool {
+			network, ok := a.(*net.IPNet)
+			return ok && network.IP.Equal(address)
+		}) {
+			return false
+		}
+	}
+	return len(addresses) > 0
 }
 
 // get reads an address of the API into an answer.

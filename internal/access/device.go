@@ -53,8 +53,10 @@ type Device struct {
 	SeenAt time.Time `json:"seen_at,omitzero"`
 	// ObservedAt is when the inventory was last read.
 	ObservedAt time.Time `json:"observed_at,omitzero"`
-	// SourceFailingSince is set while the inventory cannot be read.
+	// SourceFailingSince is set while an inventory that has a say cannot be read,
+	// and SourceFailing names it. It need not be Source.
 	SourceFailingSince time.Time `json:"source_failing_since,omitzero"`
+	SourceFailing      string    `json:"source_failing,omitempty"`
 
 	// Problem is set when the device identified itself in a way that cannot be
 	// believed: a certificate that does not verify, two proofs that name
