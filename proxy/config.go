@@ -31,9 +31,13 @@ type Config struct {
 	// stands in front.
 	InsecureListen string `yaml:"insecure_listen"`
 	// TrustedProxies lists the addresses (`10.0.0.7`, `10.1.0.0/24`) of proxies
-	// whose X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and
-	// X-Request-Id count. Default: nobody's.
+	// whose word counts about whom a request is from (forwarded), and whose
+	// X-Request-Id is taken over. Default: nobody's.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// Forwarded says by which headers listed proxies tell whom they speak for:
+	// `x-forwarded` (X-Forwarded-For, -Proto and -Host) or `forwarded` (Forwarded,
+	// RFC 7239). The others count for nothing. Default `x-forwarded`.
+	Forwarded string `yaml:"forwarded"`
 	// ProxyProtocol lists the addresses (`10.0.0.7`, `10.1.0.0/24`) of load balancers
 	// that pass connections on and say in front of each whom it is from (PROXY
 	// protocol, version 1 or 2). They have to, on every connection to this address,
@@ -179,6 +183,7 @@ func (c *Config) Validate(f access.Faults) {
 	}
 	validatePeers(c.TrustedProxies, f, "trusted_proxies")
 	validatePeers(c.ProxyProtocol, f, "proxy_protocol")
+	c.validateForwarded(f.At("forwarded"))
 	if n := c.MaxHeaderBytes; n != 0 && (n < 4<<10 || n > mostHeaderBytes) {
 		f.At("max_header_bytes").Add("", "%d is not between 4096 and %d", n, mostHeaderBytes)
 	}

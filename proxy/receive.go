@@ -27,7 +27,7 @@ var (
 	errNoTarget        = errors.New("the route has no upstream: a front end that asks at server.forward_auth forwards its requests")
 	errNoLogin         = errors.New("no login is configured")
 	errReservedUpgrade = errors.New("addresses below the reserved prefix cannot be upgraded")
-	errForwardProto    = errors.New("a trusted proxy sent an X-Forwarded-Proto that is neither http nor https")
+	errForwardProto    = errors.New("a trusted proxy names a protocol that is neither http nor https")
 )
 
 // passage is one request on its way past the stations.
@@ -121,9 +121,9 @@ func (p *passage) receive() error {
 		trusts = func(addr netip.Addr) bool { return addr == peer || p.gen.trusts(addr) }
 	}
 	trusted := trusts(peer)
-	req.Network.IP = peer
+	said, err := p.relayedBy(peer, trusts)
+	req.Network.IP = said.addr
 	if trusted {
-		req.Network.IP = clientAddr(peer, r.Header["X-Forwarded-For"], trusts)
 		if id := r.Header.Get("X-Request-Id"); wellFormedID(id) {
 			req.ID = id
 		}
@@ -131,13 +131,16 @@ func (p *passage) receive() error {
 	if headerBytes(r) > p.gen.Server.headerBytes() {
 		return access.Because(access.HeaderTooLarge, errHeaderSize)
 	}
+	if err != nil {
+		return access.Because(access.BadRequest, err)
+	}
 	if r.Method == http.MethodConnect && p.mayTunnel() {
 		return p.receiveConnect(peer, trusted)
 	}
 	if err := checkMethod(r.Method); err != nil {
 		return access.Because(access.BadRequest, err)
 	}
-	if err := p.receiveOrigin(trusted); err != nil {
+	if err := p.receiveOrigin(said); err != nil {
 		return access.Because(access.BadRequest, err)
 	}
 	if err := p.receiveTarget(r.RequestURI); err != nil {
@@ -174,26 +177,24 @@ func checkMethod(method string) error {
 
 // receiveOrigin finds out scheme and host. Only a listed proxy may say that the
 // visitor used others than the connection shows.
-func (p *passage) receiveOrigin(trusted bool) error {
+func (p *passage) receiveOrigin(said relay) error {
 	r, req := p.in, p.req
 	req.Scheme = "http"
 	if r.TLS != nil {
 		req.Scheme = "https"
 	}
+	switch strings.ToLower(said.proto) {
+	case "":
+	case "https", "wss":
+		req.Scheme = "https"
+	case "http", "ws":
+		req.Scheme = "http"
+	default:
+		return errForwardProto
+	}
 	host := r.Host
-	if trusted {
-		switch proto := lastOf(r.Header["X-Forwarded-Proto"]); strings.ToLower(proto) {
-		case "":
-		case "https", "wss":
-			req.Scheme = "https"
-		case "http", "ws":
-			req.Scheme = "http"
-		default:
-			return errForwardProto
-		}
-		if forwarded := lastOf(r.Header["X-Forwarded-Host"]); forwarded != "" {
-			host = forwarded
-		}
+	if said.host != "" {
+		host = said.host
 	}
 	canonical, err := canonicalHost(host, req.Scheme)
 	if err != nil {
@@ -240,11 +241,6 @@ func (p *passage) receiveTarget(target string) error {
 	return nil
 }
 
-// relayed reports whether a listed proxy speaks for somebody else.
-func relayed(h http.Header) bool {
-	return len(h["X-Forwarded-For"]) > 0 || len(h["X-Forwarded-Host"]) > 0 || len(h["X-Forwarded-Proto"]) > 0
-}
-
 // peerAddr returns the address of a socket's other end, invalid for a socket
 // that has none.
 func peerAddr(remote string) netip.Addr {
@@ -253,55 +249,6 @@ func peerAddr(remote string) netip.Addr {
 		return netip.Addr{}
 	}
 	return ap.Addr().Unmap().WithZone("")
-}
-
-// clientAddr walks X-Forwarded-For from the right, the end that proxies append
-// to, for as long as the address that speaks is trusted. What stands further
-// left, or behind something unreadable, is anybody's invention.
-func clientAddr(peer netip.Addr, forwarded []string, trusts func(netip.Addr) bool) netip.Addr {
-	addr := peer
-	for i := len(forwarded) - 1; i >= 0; i-- {
-		for line, more := forwarded[i], true; more; {
-			if !trusts(addr) {
-				return addr
-			}
-			hop := line
-			if comma := strings.LastIndexByte(line, ','); comma >= 0 {
-				line, hop = line[:comma], line[comma+1:]
-			} else {
-				more = false
-			}
-			next, ok := parseHop(strings.Trim(hop, " \t"))
-			if !ok {
-				return addr
-			}
-			addr = next
-		}
-	}
-	return addr
-}
-
-// parseHop reads an address, with a port where a proxy adds one.
-func parseHop(hop string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
-	if err != nil {
-		ap, err := netip.ParseAddrPort(hop)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		addr = ap.Addr()
-	}
-	return addr.Unmap().WithZone(""), true
-}
-
-// lastOf returns the last element of a comma-separated header: what the nearest
-// proxy wrote.
-func lastOf(values []string) string {
-	if len(values) == 0 {
-		return ""
-	}
-	last := values[len(values)-1]
-	return strings.Trim(last[strings.LastIndexByte(last, ',')+1:], " \t")
 }
 
 // wellFormedID accepts request ids that are safe in a header, a log and a page.
