@@ -34,6 +34,9 @@ type Options struct {
 	// Transport reaches the providers. Nil: a transport of our own, with the
 	// system's certificate authorities or a provider's `ca`.
 	Transport http.RoundTripper
+	// Follow wraps the way to a provider, for whoever wants to know how long it takes
+	// to answer. Nil: nobody does.
+	Follow func(provider string, way http.RoundTripper) http.RoundTripper
 	// Previous hands over metadata and keys of providers that did not change, so
 	// that a reload asks nobody anything. May be nil.
 	Previous *Authenticator

@@ -46,7 +46,7 @@ func newClient(p Provider, opts *Options) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: %w", p.ID, err)
 	}
-	hc, err := newHTTPClient(opts.Transport, &p)
+	hc, err := newHTTPClient(opts, &p)
 	if err != nil {
 		return nil, err
 	}

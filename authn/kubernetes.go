@@ -61,7 +61,7 @@ func newCluster(p Provider, opts *Options) (*client, error) {
 	if p.CA == "" && p.Kubernetes.API == "" && opts.Transport == nil {
 		p.CA = clusterFiles + "ca.crt"
 	}
-	hc, err := newHTTPClient(opts.Transport, &p)
+	hc, err := newHTTPClient(opts, &p)
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ const tokenTimeout = 10 * time.Second
 // newHTTPClient returns the client for one provider. A transport that was given
 // is used as it is, except that the provider's own authorities apply if it is an
 // *http.Transport.
-func newHTTPClient(given http.RoundTripper, p *Provider) (*http.Client, error) {
-	transport, err := jose.NewTransport(given, p.CA)
+func newHTTPClient(opts *Options, p *Provider) (*http.Client, error) {
+	transport, err := jose.NewTransport(opts.Transport, p.CA)
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: %w", p.ID, err)
 	}
@@ -39,6 +39,9 @@ func newHTTPClient(given http.RoundTripper, p *Provider) (*http.Client, error) {
 			return &pair, nil
 		}
 		transport = base
+	}
+	if opts.Follow != nil {
+		transport = opts.Follow(p.ID, transport)
 	}
 	return &http.Client{Transport: transport, CheckRedirect: jose.StayOnHost}, nil
 }

@@ -82,7 +82,9 @@ func (p *passage) challenge() {
 	ask, curable := p.loginCures()
 	if curable && kindOf(p.in) == navigation && p.gen.Login != nil && p.answering != byStatus {
 		varies(p.out.Header())
-		err := p.gen.Login.Begin(p.out, p.in, p.req, ask, p.entry.Route.Provider)
+		r, end := p.part("begin login")
+		err := p.gen.Login.Begin(p.out, r, p.req, ask, p.entry.Route.Provider)
+		end(access.ReasonOf(err))
 		if err == nil {
 			return
 		}

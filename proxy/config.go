@@ -38,6 +38,12 @@ type Config struct {
 	// `x-forwarded` (X-Forwarded-For, -Proto and -Host) or `forwarded` (Forwarded,
 	// RFC 7239). The others count for nothing. Default `x-forwarded`.
 	Forwarded string `yaml:"forwarded"`
+	// TraceparentFrom lists the addresses (`10.0.0.7`, `10.1.0.0/24`) of proxies that
+	// trace and whose word about it counts: `traceparent` and `tracestate` (W3C Trace
+	// Context) continue their traces, and other headers of tracing systems, such as
+	// `baggage`, pass. `0.0.0.0/0` and `::/0` believe visitors. Default: nobody; such
+	// headers are removed, and traces begin here.
+	TraceparentFrom []string `yaml:"traceparent_from"`
 	// ProxyProtocol lists the addresses (`10.0.0.7`, `10.1.0.0/24`) of load balancers
 	// that pass connections on and say in front of each whom it is from (PROXY
 	// protocol, version 1 or 2). They have to, on every connection to this address,
@@ -184,6 +190,7 @@ func (c *Config) Validate(f access.Faults) {
 	validatePeers(c.TrustedProxies, f, "trusted_proxies")
 	validatePeers(c.ProxyProtocol, f, "proxy_protocol")
 	c.validateForwarded(f.At("forwarded"))
+	c.validateTraces(f)
 	if n := c.MaxHeaderBytes; n != 0 && (n < 4<<10 || n > mostHeaderBytes) {
 		f.At("max_header_bytes").Add("", "%d is not between 4096 and %d", n, mostHeaderBytes)
 	}

@@ -32,6 +32,8 @@ type Options struct {
 	Rand io.Reader
 	// Log gets what the operator has to know beyond the events. Default: none.
 	Log *slog.Logger
+	// Tracer follows requests. Default: nobody does, and it costs nothing.
+	Tracer Tracer
 }
 
 // Door is the standalone door: an http.Handler that takes a request from the
@@ -44,6 +46,7 @@ type Door struct {
 	now      func() time.Time
 	rand     io.Reader
 	log      *slog.Logger
+	tracer   Tracer // nil: nothing is followed
 
 	proxyLog *log.Logger // ReverseProxy's own remarks
 	buffers  buffers
@@ -61,7 +64,7 @@ type Door struct {
 
 // New returns a door that answers 503 until the first Swap.
 func New(opts Options) *Door {
-	d := &Door{signer: opts.Signer, recorder: opts.Recorder, dial: opts.Dial, now: opts.Now, rand: opts.Rand, log: opts.Log, resolve: opts.Resolve}
+	d := &Door{signer: opts.Signer, recorder: opts.Recorder, dial: opts.Dial, now: opts.Now, rand: opts.Rand, log: opts.Log, resolve: opts.Resolve, tracer: opts.Tracer}
 	if d.dial == nil {
 		d.dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	}
@@ -96,6 +99,13 @@ func (d *Door) Swap(s *Snapshot) error {
 			return err
 		}
 		next.trusted = append(next.trusted, prefix)
+	}
+	for _, text := range s.Server.TraceparentFrom {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			return err
+		}
+		next.tracers = append(next.tracers, prefix)
 	}
 	var err error
 	if next.certHops, err = newCertHops(s.Server.ClientCertFrom, next.trusted); err != nil {

@@ -56,6 +56,8 @@ func (p *passage) rewrite(pr *httputil.ProxyRequest) {
 
 // RoundTrip implements http.RoundTripper for the one request of this passage.
 func (p *passage) RoundTrip(out *http.Request) (*http.Response, error) {
+	asked := p.door.now()
+	defer func() { p.event.Response.Wait = p.door.now().Sub(asked) }()
 	return p.gen.upstreams[p.entry].roundTrip(out, func(target *url.URL) {
 		p.event.Response.Upstream = target.Scheme + "://" + target.Host
 	})

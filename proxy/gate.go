@@ -28,7 +28,9 @@ func (p *passage) arrive() bool {
 		p.refuseBefore(access.Because(access.ShuttingDown, errNoConfig))
 		return false
 	}
-	if err := p.receive(); err != nil {
+	err := p.receive()
+	p.beginTrace()
+	if err != nil {
 		p.refuseBefore(err)
 		return false
 	}

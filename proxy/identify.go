@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -15,7 +16,10 @@ func (p *passage) identify() {
 		p.req.Session = access.Session{}
 		return
 	}
-	if err := p.whoAsks(); err != nil {
+	r, end := p.part("identify")
+	err := p.whoAsks(r)
+	end(access.ReasonOf(err))
+	if err != nil {
 		p.forgetWho() // nothing half-known counts
 		p.fault("identify", err)
 	}
@@ -29,11 +33,11 @@ func (p *passage) forgetWho() {
 
 // whoAsks fills in who asks. For a request that is open already, it also notes
 // how the session ended that made the visitor somebody, which is no fault.
-func (p *passage) whoAsks() error {
+func (p *passage) whoAsks(r *http.Request) error {
 	if p.before == nil {
-		return p.gen.Identify.Identify(p.in, p.req)
+		return p.gen.Identify.Identify(r, p.req)
 	}
-	err := p.gen.Identify.IdentifyAgain(p.in, p.req, p.used)
+	err := p.gen.Identify.IdentifyAgain(r, p.req, p.used)
 	if reason := access.ReasonOf(err); reason.CuredByLogin() {
 		p.over = reason
 		return nil

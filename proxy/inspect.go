@@ -8,7 +8,10 @@ func (p *passage) inspect() {
 	if p.gen.Inspect == nil {
 		return
 	}
-	if err := p.gen.Inspect.Inspect(p.in, p.req); err != nil {
+	r, end := p.part("inspect")
+	err := p.gen.Inspect.Inspect(r, p.req)
+	end(access.ReasonOf(err))
+	if err != nil {
 		p.req.Device = access.Device{}
 		p.fault("inspect", err)
 		return

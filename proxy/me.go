@@ -57,7 +57,10 @@ func (p *passage) serveReserved() {
 			p.refuseServing(access.Because(access.NoRoute, errNoLogin))
 			return
 		}
-		if err := p.gen.Login.Serve(p.out, p.in, p.req); err != nil {
+		r, end := p.part("login")
+		err := p.gen.Login.Serve(p.out, r, p.req)
+		end(access.ReasonOf(err))
+		if err != nil {
 			p.refuseServing(err)
 		}
 	default:

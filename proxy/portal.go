@@ -143,7 +143,10 @@ func (p *passage) portalForNobody(reason access.Reason, person bool) {
 	if entry := p.gen.Routes.Match(p.req.Scheme, p.req.Host, "/"); entry != nil {
 		provider = entry.Route.Provider
 	}
-	if err := p.gen.Login.Begin(p.out, p.in, p.req, access.LoginRequire{}, provider); err != nil {
+	r, end := p.part("begin login")
+	err := p.gen.Login.Begin(p.out, r, p.req, access.LoginRequire{}, provider)
+	end(access.ReasonOf(err))
+	if err != nil {
 		p.refuseServing(err)
 	}
 }

@@ -69,6 +69,9 @@ type passage struct {
 	tunnel   *tunnelling // what is asked for is a tunnel
 	outlives bool        // a goroutine goes on with it when the handler has ended
 
+	trace  Trace // nil: nobody follows the request
+	traced bool  // the trace that a header names counts
+
 	// For deciding again while the request is open; see stream.go.
 	stream  stream
 	cut     context.CancelCauseFunc // ends what the upstream was asked
@@ -155,6 +158,7 @@ func (p *passage) receive() error {
 func (p *passage) receiveHeader(peer netip.Addr, trusted bool) {
 	r := p.in
 	p.receiveCertificate(peer, trusted)
+	p.receiveTrace(peer)
 	dropUntrusted(r.Header)
 	// Trailers arrive after the decision and no rule sees them.
 	r.Trailer = nil

@@ -134,9 +134,11 @@ func (p *passage) serveRecheck() {
 		p.answerRecheck(target, &access.Decision{Reason: access.TooManyChecks}, "")
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.in.Context(), recheckPatience)
+	r, end := p.part("recheck")
+	ctx, cancel := context.WithTimeout(r.Context(), recheckPatience)
 	defer cancel()
 	read := p.gen.Recheck.Recheck(ctx, &p.req.Device)
+	end("")
 
 	// What is asked about is another request than this one, with the facts of now.
 	p.onBehalf(asked)

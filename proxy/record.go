@@ -85,6 +85,7 @@ func (p *passage) record() {
 	}
 	e.Response.Duration = p.door.now().Sub(p.start)
 	p.compare()
+	p.endTrace()
 	p.door.recorder.Record(e)
 }
 

@@ -123,6 +123,7 @@ type Snapshot struct {
 type generation struct {
 	*Snapshot
 	trusted    []netip.Prefix
+	tracers    []netip.Prefix // whose trace context counts
 	certHops   *certHops
 	authScheme string
 	authHost   string // empty: every host does its own logins

@@ -165,12 +165,15 @@ func (p *passage) serveTunnel() {
 		done()
 		p.door.tunnels.giveBack(who, t.target)
 	}
+	_, connected := p.part("connect")
 	conn, err := p.reach(in.Context())
 	if err != nil {
+		connected(upstreamReason(err))
 		defer end()
 		p.failed(nil, nil, err)
 		return
 	}
+	connected("")
 	p.sent = true
 	carry, err := p.carry(conn)
 	if err != nil || !p.out.hijacked {

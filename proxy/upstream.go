@@ -170,7 +170,7 @@ func (u *upstream) roundTrip(req *http.Request, trying func(*url.URL)) (*http.Re
 			attempt.Body = stayOpen{body}
 		}
 		var res *http.Response
-		if res, err = u.transport.RoundTrip(attempt); err == nil {
+		if res, err = tracedRoundTrip(u.transport, attempt); err == nil {
 			return res, nil
 		}
 		if !neverSent(err) || req.Context().Err() != nil {

@@ -30,6 +30,9 @@ type Event struct {
 	Why string `json:"why,omitempty"`
 	// RequestID ties the event to the request it happened in.
 	RequestID string `json:"request_id,omitempty"`
+	// TraceID names the trace of a request that was followed (W3C Trace Context): 32
+	// hexadecimal digits. It says nothing about what happened.
+	TraceID string `json:"trace_id,omitempty"`
 	// Session is the id of the session concerned.
 	Session string `json:"session,omitempty"`
 	Note    string `json:"note,omitempty"`
@@ -98,6 +101,9 @@ type Response struct {
 	// nanoseconds; Decide is the part spent before the upstream was asked.
 	Duration time.Duration `json:"duration_ns,omitempty"`
 	Decide   time.Duration `json:"decide_ns,omitempty"`
+	// Wait is the time from the moment the upstream was asked until the headers of
+	// its answer were there, or until it was given up.
+	Wait time.Duration `json:"wait_ns,omitempty"`
 	// TLS is what the visitor's connection speaks.
 	TLS TLS `json:"tls,omitzero"`
 	// Upstream is the address the request was sent to.

@@ -262,7 +262,7 @@ func preparer(name string, opts format.Options) func(line []byte) (send.Record, 
 		if err != nil {
 			return send.Record{}, err
 		}
-		record := send.Record{Time: event.Time(), Kind: event.Text("kind"), Severity: event.Severity()}
+		record := send.Record{Time: event.Time(), Kind: event.Text("kind"), Severity: event.Severity(), Trace: event.Text("trace_id")}
 		record.Body, err = format.Encode(name, event, opts)
 		return record, err
 	}

@@ -31,6 +31,8 @@ type live struct {
 	door     *proxy.Door
 	sessions *session.Manager
 	store    store.Store
+	shared   sharedStore // nil: the store is this process's own
+	tracing  *telemetry.Tracing
 	news     *news
 	tls      *proxy.TLS // nil: plaintext
 	issuer   *issuance.Issuer
@@ -71,7 +73,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	}
 	who, err := authn.New(authn.Options{
 		Providers: cfg.Providers, AuthURL: cfg.Server.AuthURL, Owns: cfg.Table.Owns,
-		Sessions: l.sessions, Forms: l.store, Previous: before.authn, FlowKey: flowKey, Now: l.opts.Now, Log: l.log, Emit: l.records.Record,
+		Sessions: l.sessions, Forms: l.store, Follow: l.followProvider, Previous: before.authn, FlowKey: flowKey, Now: l.opts.Now, Log: l.log, Emit: l.records.Record,
 	})
 	if err != nil {
 		return err

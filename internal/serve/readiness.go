@@ -28,8 +28,8 @@ func (r *readiness) checks() map[string]error {
 	if !r.serving.Load() {
 		checks["serving"] = errNotServing
 	}
-	if shared, ok := r.live.store.(sharedStore); ok {
-		checks["store"] = shared.Err()
+	if r.live.shared != nil {
+		checks["store"] = r.live.shared.Err()
 	}
 	if r.live.current.Load().cfg.Audit.Required {
 		checks["audit"] = r.live.records.Err()

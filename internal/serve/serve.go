@@ -75,6 +75,13 @@ func Run(ctx context.Context, opts Options) error {
 		}
 		return list
 	})
+	tracing, err := telemetry.NewTracing(telemetry.TracingOptions{Version: opts.Version, Log: log})
+	if err != nil {
+		// Who injects variables into every process should not take the door down.
+		log.Error("requests are not traced", "error", err)
+	}
+	metrics.WatchTracing(tracing)
+	defer closeTracing(tracing, log)
 	records := &recorder{audit: auditLog, metrics: metrics, log: log}
 	defer records.close()
 
@@ -82,14 +89,16 @@ func Run(ctx context.Context, opts Options) error {
 	news := new(news)
 
 	// Who is logged in.
-	kept, err := store.Open(cfg.Sessions.Store, opts.Now)
+	backend, err := store.Open(cfg.Sessions.Store, opts.Now)
 	if err != nil {
 		return err
 	}
-	defer kept.Close()
-	if shared, ok := kept.(sharedStore); ok {
+	defer backend.Close()
+	shared, _ := backend.(sharedStore)
+	if shared != nil {
 		metrics.WatchStore(shared.Err)
 	}
+	kept := observedStore{backend, metrics, tracing}
 	sessions, err := session.New(session.Options{Config: cfg.Sessions, Store: kept, Now: opts.Now, Log: log, Emit: records.Record, Signal: news.send})
 	if err != nil {
 		return err
@@ -105,7 +114,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Now: opts.Now, Log: log})
+	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Now: opts.Now, Log: log, Tracer: tracerOf(tracing)})
 	defer door.Close()
 	news.door.Store(door)
 
@@ -118,7 +127,7 @@ func Run(ctx context.Context, opts Options) error {
 
 	// The live configuration: installed now, and again whenever it changes.
 	live := &live{
-		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept, news: news, issuer: issuer,
+		opts: opts, log: log, metrics: metrics, records: records, door: door, sessions: sessions, store: kept, shared: shared, news: news, issuer: issuer, tracing: tracing,
 	}
 	live.candidate.live = live
 	defer live.stop()

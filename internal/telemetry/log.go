@@ -142,7 +142,7 @@ func LogEvent(ctx context.Context, log *slog.Logger, e *access.Event) {
 		slog.String("outcome", decision.Outcome.String()), slog.String("reason", string(finalReason(e))), slog.String("rule", decision.Rule),
 		slog.Int("status", e.Response.Status), slog.Int64("bytes_in", e.Response.BytesIn), slog.Int64("bytes_out", e.Response.BytesOut),
 		slog.Float64("duration_ms", milliseconds(e.Response.Duration)), slog.Float64("decide_ms", milliseconds(e.Response.Decide)),
-		slog.String("upstream", e.Response.Upstream), slog.String("tls", e.Response.TLS.Version), slog.String("tls_group", e.Response.TLS.Group))...)
+		slog.String("trace_id", e.TraceID), slog.String("upstream", e.Response.Upstream), slog.String("tls", e.Response.TLS.Version), slog.String("tls_group", e.Response.TLS.Group))...)
 }
 
 // eventLevel is warn for what an operator should look at: faults on our side

@@ -33,6 +33,7 @@ type Metrics struct {
 	responses      *prometheus.CounterVec
 	duration       *prometheus.HistogramVec
 	decide         prometheus.Histogram
+	upstream       *prometheus.HistogramVec
 	upstreamErrors *prometheus.CounterVec
 	closed         *prometheus.CounterVec
 	shadow         *prometheus.CounterVec
@@ -40,9 +41,13 @@ type Metrics struct {
 	candidate      *prometheus.GaugeVec
 	inFlight       *prometheus.GaugeVec
 	logins         *prometheus.CounterVec
+	events         *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
 	reloaded       prometheus.Gauge
+	loadedLast     prometheus.Gauge
 	configInfo     *prometheus.GaugeVec
+
+	observed observed
 
 	samples samples
 	loading sync.Mutex
@@ -79,6 +84,9 @@ func New(opts Options) *Metrics {
 		decide: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "doorward_decide_duration_seconds",
 			Help:    "Time Doorward itself takes for a request: gathering facts and deciding.",
 			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, .001, .0025, .005, .01, .05, .25, 1, 5}}),
+		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "doorward_upstream_wait_seconds",
+			Help:    "Time an upstream takes until the headers of its answer are there, by route; all attempts together.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}, []string{"route"}),
 		upstreamErrors: counter("doorward_upstream_errors_total",
 			"Allowed requests the upstream did not answer, by route and reason.", "route", "reason"),
 		closed: counter("doorward_closed_total",
@@ -93,19 +101,25 @@ func New(opts Options) *Metrics {
 			Help: "Requests and open connections being served, by door."}, []string{"door"}),
 		logins: counter("doorward_logins_total",
 			"Logins by identity provider and result (ok, or the reason of the failure).", "provider", "result"),
+		events: counter("doorward_events_total",
+			"Events that are no requests, by kind (login, logout, session, config, signal, admin, closed, audit) and reason.", "kind", "reason"),
 		reloads: counter("doorward_config_reload_total",
 			"Times the configuration was loaded, by result (ok, failed).", "result"),
 		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_config_last_reload_success_timestamp_seconds",
 			Help: "When the configuration in use was loaded, in Unix time."}),
+		loadedLast: prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_config_last_reload_successful",
+			Help: "1 if the configuration that is in the file was loaded, 0 if it was refused and the one before serves on."}),
 		configInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "doorward_config_info",
 			Help: "Always 1; the label names the version of the configuration in use."}, []string{"version"}),
 	}
+	m.observed = newObserved()
 	m.samples.now = opts.Now
 	m.names.Store(&names{})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_build_info",
 		Help: "Always 1; the label names the version of the program.", ConstLabels: prometheus.Labels{"version": opts.Version}})
 	build.Set(1)
-	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstreamErrors, m.closed, m.shadow, m.differences, m.candidate, m.inFlight, m.logins,
+	m.registry.MustRegister(m.observed.collectors()...)
+	m.registry.MustRegister(m.requests, m.responses, m.duration, m.decide, m.upstream, m.upstreamErrors, m.events, m.loadedLast, m.closed, m.shadow, m.differences, m.candidate, m.inFlight, m.logins,
 		m.reloads, m.reloaded, m.configInfo, build, &m.samples,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// An alert on a counter needs its zero: without it the first failure is
@@ -133,6 +147,9 @@ func (m *Metrics) Begin(door access.Door) (end func()) {
 
 // Event counts one event.
 func (m *Metrics) Event(e *access.Event) {
+	if e.Kind != access.EventDecision {
+		m.events.WithLabelValues(kindLabel(e.Kind), reasonLabel(e.Reason)).Inc()
+	}
 	switch e.Kind {
 	case access.EventDecision:
 		m.decision(e)
@@ -161,8 +178,10 @@ func (m *Metrics) decision(e *access.Event) {
 	m.responses.WithLabelValues(route, class(e.Response.Status)).Inc()
 	m.duration.WithLabelValues(route).Observe(e.Response.Duration.Seconds())
 	m.decide.Observe(e.Response.Decide.Seconds())
-	switch e.Response.Reason {
-	case access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamIdentityWrong, access.UpstreamBroken:
+	if e.Response.Upstream != "" && request.Door != access.Tunnel {
+		m.upstream.WithLabelValues(route).Observe(e.Response.Wait.Seconds())
+	}
+	if slices.Contains(upstreamReasons, e.Response.Reason) {
 		m.upstreamErrors.WithLabelValues(route, string(e.Response.Reason)).Inc()
 	}
 	if e.Candidate != nil {
@@ -172,6 +191,9 @@ func (m *Metrics) decision(e *access.Event) {
 		m.shadow.WithLabelValues(route, s.Rule, s.Outcome.String()).Inc()
 	}
 }
+
+// upstreamReasons are why an upstream did not answer.
+var upstreamReasons = []access.Reason{access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamIdentityWrong, access.UpstreamBroken}
 
 // Candidate tells that a candidate configuration is decided with, that it could
 // not be loaded, or, with neither a version nor an error, that there is none.
@@ -222,19 +244,23 @@ func (m *Metrics) Loaded(version string, routes, providers []string) {
 	m.configInfo.Reset()
 	m.configInfo.WithLabelValues(version).Set(1)
 	m.reloads.WithLabelValues("ok").Inc()
+	m.loadedLast.Set(1)
 	m.reloaded.Set(float64(m.now().UnixMilli()) / 1000)
 }
 
 func (m *Metrics) forget(labels prometheus.Labels) {
 	for _, vec := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.requests, m.responses, m.duration, m.upstreamErrors, m.shadow} {
+	}{m.requests, m.responses, m.duration, m.upstream, m.upstreamErrors, m.shadow} {
 		vec.DeletePartialMatch(labels)
 	}
 }
 
 // LoadFailed counts a configuration that was refused; the one before stays.
-func (m *Metrics) LoadFailed() { m.reloads.WithLabelValues("failed").Inc() }
+func (m *Metrics) LoadFailed() {
+	m.reloads.WithLabelValues("failed").Inc()
+	m.loadedLast.Set(0)
+}
 
 func (m *Metrics) route(id string) string { return known(m.names.Load().routes, id) }
 
@@ -257,6 +283,16 @@ func doorLabel(d access.Door) string {
 		return none
 	case slices.Contains(doors, d):
 		return string(d)
+	}
+	return other
+}
+
+var kinds = []access.EventKind{access.EventLogin, access.EventLogout, access.EventSession, access.EventConfig, access.EventSignal,
+	access.EventAdmin, access.EventClosed, access.EventAudit}
+
+func kindLabel(k access.EventKind) string {
+	if slices.Contains(kinds, k) {
+		return string(k)
 	}
 	return other
 }

@@ -68,6 +68,13 @@ func (m *Metrics) WatchStore(err func() error) {
 	m.samples.set(func(s *samples) { s.store = err })
 }
 
+// WatchTracing has tracing asked at every scrape what became of its spans.
+func (m *Metrics) WatchTracing(t *Tracing) {
+	if t != nil {
+		m.samples.set(func(s *samples) { s.spans = t.spans })
+	}
+}
+
 // samples is a collector of what has a present state only. Nothing is stored
 // between scrapes, so nothing can be out of date.
 type samples struct {
@@ -79,6 +86,7 @@ type samples struct {
 	audit     AuditLog
 	store     func() error
 	receivers func() []Receiver
+	spans     *spans
 }
 
 func (s *samples) set(f func(*samples)) {
@@ -100,6 +108,7 @@ var (
 	receiverLagDesc      = desc("doorward_audit_sink_lag_seconds", "How long ago the oldest audit event in transmission happened; 0 if none is.", "sink")
 	receiverEventsDesc   = desc("doorward_audit_sink_events_total", "Audit events that the receiver has (sent), will never take (rejected), or that were deleted to make room (dropped).", "sink", "result")
 	receiverFailingDesc  = desc("doorward_audit_sink_failing", "1 while audit events cannot be sent, else 0.", "sink")
+	spansDesc            = desc("doorward_trace_spans_total", "Spans of traces that the collector has (sent) or never gets (lost).", "result")
 	auditFailingDesc     = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
 )
 
@@ -110,7 +119,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, sourceUnknownDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc,
-		receiverWaitingDesc, receiverLagDesc, receiverEventsDesc, receiverFailingDesc} {
+		receiverWaitingDesc, receiverLagDesc, receiverEventsDesc, receiverFailingDesc, spansDesc} {
 		ch <- d
 	}
 }
@@ -118,7 +127,7 @@ func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (s *samples) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
-	providers, sources, audit, store, receivers := s.providers, s.sources, s.audit, s.store, s.receivers
+	providers, sources, audit, store, receivers, spans := s.providers, s.sources, s.audit, s.store, s.receivers, s.spans
 	s.mu.Unlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -150,6 +159,11 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 		gauge(auditQueueDesc, float64(audit.Depth()))
 		gauge(auditFailingDesc, oneIf(audit.Err() != nil))
 		ch <- prometheus.MustNewConstMetric(auditLostDesc, prometheus.CounterValue, float64(audit.Lost()))
+	}
+	if spans != nil {
+		for result, n := range map[string]uint64{"sent": spans.sent.Load(), "lost": spans.lost.Load()} {
+			ch <- prometheus.MustNewConstMetric(spansDesc, prometheus.CounterValue, float64(n), result)
+		}
 	}
 	if receivers != nil {
 		for _, r := range receivers() {

@@ -9,7 +9,8 @@ const ECSVersion = "8.17.0"
 var ecsTable = []mapping{
 	{"time", "@timestamp"},
 	{"note", "message"},
-	{"request_id", "trace.id"},
+	{"trace_id", "trace.id"},
+	{"request_id", "http.request.id"},
 	{"session", "session.id"},
 	{"request.id", "http.request.id"},
 	{"request.method", "http.request.method"},

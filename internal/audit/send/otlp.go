@@ -49,6 +49,7 @@ type otlpRecord struct {
 	SeverityText   string          `json:"severityText"`
 	Body           otlpValue       `json:"body"`
 	Attributes     []otlpAttribute `json:"attributes"`
+	Trace          string          `json:"traceId,omitempty"` // in this encoding hexadecimal, not base64
 }
 
 // otlpSeverities are the numbers and names of the data model.
@@ -85,7 +86,7 @@ func (o *otlp) Send(ctx context.Context, batch []Record) error {
 		scope.Records = append(scope.Records, otlpRecord{
 			Time: strconv.FormatInt(max(r.Time.UnixNano(), 0), 10), Observed: now,
 			SeverityNumber: severity.number, SeverityText: severity.text,
-			Body: otlpValue{string(r.Body)}, Attributes: []otlpAttribute{attribute("event.name", "doorward."+r.Kind)},
+			Body: otlpValue{string(r.Body)}, Attributes: []otlpAttribute{attribute("event.name", "doorward."+r.Kind)}, Trace: r.Trace,
 		})
 	}
 	body, err := json.Marshal(otlpRequest{[]otlpResourceLogs{{o.resource, []otlpScope{scope}}}})

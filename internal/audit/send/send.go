@@ -18,6 +18,8 @@ type Record struct {
 	Kind string
 	// Severity is how much it deserves attention.
 	Severity format.Severity
+	// Trace names the trace of the request: 32 hexadecimal digits, or nothing.
+	Trace string
 	// Body is a JSON object in the format that was asked for.
 	Body []byte
 }
