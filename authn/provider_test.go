@@ -111,7 +111,7 @@ func TestOwnAuthorityIsTrustedAndNoOther(t *testing.T) {
 		provider Provider
 		ok       bool
 	}{{withCA(path), true}, {corpProvider(), false}} {
-		client, err := newHTTPClient(nil, &c.provider)
+		client, err := newHTTPClient(&Options{}, &c.provider)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +130,7 @@ func TestLocalNamesStayHere(t *testing.T) {
 	t.Cleanup(server.Close)
 	u, _ := url.Parse(server.URL)
 	p := corpProvider()
-	client, err := newHTTPClient(nil, &p)
+	client, err := newHTTPClient(&Options{}, &p)
 	if err != nil {
 		t.Fatal(err)
 	}
