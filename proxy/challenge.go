@@ -166,6 +166,7 @@ func (p *passage) refusal(reason access.Reason) page.Refusal {
 	if rf.Status == http.StatusServiceUnavailable || rf.Status == http.StatusTooManyRequests {
 		h.Set("Retry-After", "5")
 	}
+	p.tellLimit(h)
 	if p.tunnel != nil {
 		p.refuseTunnel(&rf)
 	}

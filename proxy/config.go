@@ -88,6 +88,8 @@ type Config struct {
 	Recheck access.Duration `yaml:"recheck"`
 	// Tunnels limits tunnels of TCP connections.
 	Tunnels Tunnels `yaml:"tunnels"`
+	// Limits is how much of this door one person, machine or network may use.
+	Limits Limits `yaml:"limits"`
 	// DrainTimeout is how long requests in flight may go on when Doorward
 	// stops, before their connections are closed. Default 30s.
 	DrainTimeout access.Duration `yaml:"drain_timeout"`
@@ -203,6 +205,7 @@ func (c *Config) Validate(f access.Faults) {
 	if idle := c.Tunnels.IdleTimeout; idle != 0 && idle.Std() < time.Second {
 		f.At("tunnels.idle_timeout").Add("write 1h", "%s is shorter than 1s", idle)
 	}
+	c.Limits.Validate(f.At("limits"))
 	if c.Tunnels.PerIdentity < 0 {
 		f.At("tunnels.per_identity").Add("write 256", "%d is no number of tunnels", c.Tunnels.PerIdentity)
 	}

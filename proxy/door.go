@@ -50,7 +50,7 @@ type Door struct {
 
 	proxyLog *log.Logger // ReverseProxy's own remarks
 	buffers  buffers
-	rechecks *rechecks
+	budgets  *budgets
 
 	live atomic.Pointer[generation]
 	// candidate is decided with, and not enforced. Nil: there is none.
@@ -83,7 +83,7 @@ func New(opts Options) *Door {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.proxyLog = slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
-	d.rechecks = newRechecks()
+	d.budgets = newBudgets()
 	d.base, d.close = context.WithCancel(context.Background())
 	return d
 }
@@ -115,6 +115,9 @@ func (d *Door) Swap(s *Snapshot) error {
 		if next.authScheme, next.authHost, err = parseOrigin(s.Server.AuthURL); err != nil {
 			return err
 		}
+	}
+	if next.limits, err = newLimits(&s.Server.Limits); err != nil {
+		return err
 	}
 	old := d.live.Load()
 	if err := next.connect(d.dial, old); err != nil {

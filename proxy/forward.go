@@ -69,7 +69,9 @@ func (p *passage) received(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols && !upgrades(p.in.Header) {
 		return errUnasked // nothing may be tunnelled that nobody asked for
 	}
-	p.watch(res)
+	if endless := p.watch(res); endless {
+		return p.becomesStream()
+	}
 	return nil
 }
 

@@ -30,6 +30,10 @@ func (p *passage) arrive() bool {
 	}
 	err := p.receive()
 	p.beginTrace()
+	if limited := p.limitNetwork(); limited != nil {
+		p.refuseNetwork(limited)
+		return false
+	}
 	if err != nil {
 		p.refuseBefore(err)
 		return false
@@ -40,8 +44,16 @@ func (p *passage) arrive() bool {
 // admit takes a received request past stations 2 to 7, for every door that speaks
 // HTTP. It reports false where one of them has answered.
 func (p *passage) admit() bool {
+	if err := p.limitCredential(); err != nil {
+		p.refuseNetwork(err)
+		return false
+	}
 	if err := p.gate(); err != nil {
 		p.refuseBefore(err)
+		return false
+	}
+	if err := p.limitDecided(); err != nil {
+		p.refuseServing(err)
 		return false
 	}
 	if p.dec.Outcome != access.Allow {

@@ -40,8 +40,9 @@ type Entry struct {
 	h2c       bool
 	headers   []headerRule
 	// names holds the skeletons of the names in headers.
-	names map[string]bool
-	timed bool // a rule has a weekly window
+	names  map[string]bool
+	timed  bool // a rule has a weekly window
+	limits routeLimits
 	// tunnel says where a route for tunnels leads. Nil: the route is for HTTP.
 	tunnel *destination
 }
@@ -236,6 +237,8 @@ func (t *Table) entries(yield func(*Entry) bool) {
 // newEntry compiles everything about a route except who may use it.
 func newEntry(route *access.Route, f access.Faults) *Entry {
 	entry := &Entry{Route: route, names: map[string]bool{}, timed: timed(route)}
+	validateRouteLimits(route, f.At("limits"))
+	entry.limits = newRouteLimits(&route.Limits)
 	if strings.HasPrefix(route.From, "tcp:") {
 		entry.compileTunnel(f)
 		return entry

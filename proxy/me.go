@@ -33,6 +33,10 @@ func (p *passage) serveReserved() {
 		p.refuseServing(access.Because(access.UpgradeRefused, errReservedUpgrade))
 		return
 	}
+	if err := p.limitReserved(); err != nil {
+		p.refuseServing(err)
+		return
+	}
 	switch p.req.Path {
 	case access.KeysPath:
 		p.serveKeys()

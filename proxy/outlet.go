@@ -12,10 +12,11 @@ import (
 )
 
 // watch puts an outlet before the upstream's answer, so that it can be ended.
-// Upgraded connections have a socket of their own.
-func (p *passage) watch(res *http.Response) {
+// Upgraded connections have a socket of their own. It reports whether the answer
+// is one that goes on for as long as its reader stays.
+func (p *passage) watch(res *http.Response) (endless bool) {
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
-		return
+		return false
 	}
 	o := &outlet{ReadCloser: res.Body, response: res, passage: p}
 	kind := "response"
@@ -28,6 +29,7 @@ func (p *passage) watch(res *http.Response) {
 	}
 	res.Body = o
 	p.stream.becomes(kind, o)
+	return media == "text/event-stream"
 }
 
 // outlet is the body of an upstream's answer on its way to the visitor. It can

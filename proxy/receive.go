@@ -69,8 +69,9 @@ type passage struct {
 	tunnel   *tunnelling // what is asked for is a tunnel
 	outlives bool        // a goroutine goes on with it when the handler has ended
 
-	trace  Trace // nil: nobody follows the request
-	traced bool  // the trace that a header names counts
+	trace    Trace // nil: nobody follows the request
+	traced   bool  // the trace that a header names counts
+	limiting limiting
 
 	// For deciding again while the request is open; see stream.go.
 	stream  stream

@@ -7,10 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/page"
@@ -27,57 +24,15 @@ var (
 	allRechecks = pace{burst: 20, every: time.Second / 5}
 )
 
-// recheckers is how many visitors are kept in mind.
-const recheckers = 4096
-
-// pace is how often something may happen.
-type pace struct {
-	burst int
-	every time.Duration
-}
-
-// bucket counts what has happened. The zero bucket is full.
-type bucket struct{ spent time.Time }
-
-// take counts one more, unless it comes too soon.
-func (b *bucket) take(p pace, now time.Time) bool {
-	full := now.Add(-time.Duration(p.burst) * p.every)
-	if b.spent.Before(full) {
-		b.spent = full
-	}
-	if b.spent.Add(p.every).After(now) {
+// mayRecheck counts one check of a visitor on a device.
+func (p *passage) mayRecheck() bool {
+	door, req, now := p.door.budgets, p.req, p.door.now()
+	_, one := door.take(door.key("recheck", req.Session.ID, req.Identity.User(), req.Device.ID), &quota{pace: oneRechecks}, asQuestion, now)
+	if one.of != enough {
 		return false
 	}
-	b.spent = b.spent.Add(p.every)
-	return true
-}
-
-// rechecks limits how often visitors have the inventories asked.
-type rechecks struct {
-	mu  sync.Mutex
-	all bucket
-	one *lru.Cache[string, *bucket]
-}
-
-func newRechecks() *rechecks {
-	one, err := lru.New[string, *bucket](recheckers)
-	if err != nil {
-		panic(err) // the size is positive
-	}
-	return &rechecks{one: one}
-}
-
-// allow counts one check of a visitor on a device.
-func (r *rechecks) allow(req *access.Request, now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	key := strings.Join([]string{req.Session.ID, req.Identity.User(), req.Device.ID}, "\x00")
-	mine, ok := r.one.Get(key)
-	if !ok {
-		mine = new(bucket)
-		r.one.Add(key, mine)
-	}
-	return mine.take(oneRechecks, now) && r.all.take(allRechecks, now)
+	_, all := door.take(door.key("rechecks"), &quota{pace: allRechecks}, asQuestion, now)
+	return all.of == enough
 }
 
 // canRecheck reports whether a refusal may look different once the inventories
@@ -129,7 +84,7 @@ func (p *passage) serveRecheck() {
 		p.refuseServing(access.Because(access.ReturnURLInvalid, err))
 		return
 	}
-	if !p.door.rechecks.allow(p.req, p.door.now()) {
+	if !p.mayRecheck() {
 		p.event.Response.Reason = access.TooManyChecks
 		p.answerRecheck(target, &access.Decision{Reason: access.TooManyChecks}, "")
 		return

@@ -23,6 +23,7 @@ func (p *passage) finish() {
 	}
 	defer p.door.inFlight.Add(-1)
 	defer p.record()
+	defer p.settle()
 	switch v := recover(); {
 	case v == nil:
 	case v == http.ErrAbortHandler:

@@ -127,6 +127,7 @@ type generation struct {
 	certHops   *certHops
 	authScheme string
 	authHost   string // empty: every host does its own logins
+	limits     limits
 	upstreams  map[*Entry]*upstream
 }
 

@@ -133,6 +133,10 @@ func (p *passage) serveTunnel() {
 		p.refuseBefore(access.Because(access.BadRequest, t.err))
 		return
 	}
+	if err := p.limitCredential(); err != nil {
+		p.refuseNetwork(err)
+		return
+	}
 	if err := p.gateTunnel(); err != nil {
 		p.cannotDecide(err)
 		p.note(err)
@@ -142,6 +146,10 @@ func (p *passage) serveTunnel() {
 		}
 		p.event.Response.Reason = reason
 		p.refuse(reason)
+		return
+	}
+	if err := p.limitDecided(); err != nil {
+		p.refuseServing(err)
 		return
 	}
 	if p.dec.Outcome != access.Allow {
@@ -213,6 +221,7 @@ func (p *passage) outlast() (stay, done func()) {
 func (p *passage) finishTunnel() {
 	defer p.door.inFlight.Add(-1)
 	defer p.record()
+	defer p.settle()
 	if v := recover(); v != nil {
 		p.logPanic(v)
 		p.event.Response.Reason = access.InternalError

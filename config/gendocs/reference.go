@@ -43,7 +43,7 @@ is wrong with it, each mistake with its line, its column and a cure. Editors tha
   keys and tags are refused: what stands in the file is what holds.
 - **Secrets** never stand in the file. Write ` + "`{file: PATH}`" + ` or ` + "`{env: NAME}`" + `.
 - **Paths** of files that are not absolute start at the directory of the configuration file.
-- **Durations** are written ` + "`500ms`, `30s`, `15m`, `1h30m` or `30d`" + `.
+- **Durations** are written ` + "`500ms`, `30s`, `15m`, `1h30m` or `30d`" + `, and **rates** ` + "`100/s`, `600/m`, `1000/h` or `none`" + `.
 - **Changes** of the file, and of every secret and certificate it names, take effect within a second. A file with a
   mistake changes nothing: the configuration in force stays, and the mistakes are logged.
 
@@ -132,7 +132,7 @@ func inside(t reflect.Type, path string) (reflect.Type, string) {
 	case reflect.Map:
 		return inside(t.Elem(), path+".NAME")
 	case reflect.Struct:
-		if t != reflect.TypeFor[access.Secret]() && t != reflect.TypeFor[config.Instant]() {
+		if t != reflect.TypeFor[access.Secret]() && t != reflect.TypeFor[config.Instant]() && t != reflect.TypeFor[access.Rate]() {
 			return t, path
 		}
 	}
@@ -144,6 +144,8 @@ func (m *referenceMaker) describe(t reflect.Type, e entry, heading string) (stri
 	switch t {
 	case reflect.TypeFor[access.Duration]():
 		return "duration", nil
+	case reflect.TypeFor[access.Rate]():
+		return "rate", nil
 	case reflect.TypeFor[access.Tri]():
 		return "`yes`, `no`", nil
 	case reflect.TypeFor[access.Secret]():

@@ -68,6 +68,8 @@ func (m *schemaMaker) value(t reflect.Type, e entry) (schema, error) {
 	switch t {
 	case reflect.TypeFor[access.Duration]():
 		return schema{"type": "string", "pattern": `^([0-9]+d|0|([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+)$`}, nil
+	case reflect.TypeFor[access.Rate]():
+		return schema{"type": "string", "pattern": `^(none|[1-9][0-9]*/[smh])$`}, nil
 	case reflect.TypeFor[access.Tri]():
 		return schema{"enum": []any{"yes", "no", "unknown", true, false}}, nil
 	case reflect.TypeFor[config.Instant]():

@@ -26,6 +26,21 @@ const (
 	TooManyTunnels  Reason = "too_many_tunnels"
 )
 
+// Reasons of limits: who came too often, or had too much under way.
+const (
+	IdentityTooFast         Reason = "identity_too_fast"
+	IdentityTooManyRequests Reason = "identity_too_many_requests"
+	IdentityTooManyStreams  Reason = "identity_too_many_streams"
+	NetworkTooFast          Reason = "network_too_fast"
+	NetworkTooManyRequests  Reason = "network_too_many_requests"
+	NetworkTooManyStreams   Reason = "network_too_many_streams"
+	RouteTooFast            Reason = "route_too_fast"
+	RouteTooManyRequests    Reason = "route_too_many_requests"
+	RouteTooManyStreams     Reason = "route_too_many_streams"
+	// StrangersTooFast is for a network that sends too much which is of nobody.
+	StrangersTooFast Reason = "strangers_too_fast"
+)
+
 // Reasons about who is asking.
 const (
 	LoginRequired   Reason = "login_required"
@@ -155,6 +170,17 @@ var infos = map[Reason]Info{
 	TooManyChecks:   {http.StatusTooManyRequests, "This was checked a moment ago", "The device management is not asked again so soon, so nothing new is known.", "Wait a few seconds, then check again."},
 
 	TooManyTunnels: {http.StatusTooManyRequests, "Too many tunnels are open", "You, or everybody together towards this address, have as many tunnels open as this door permits.", "Close some of them and try again."},
+
+	IdentityTooFast:         {http.StatusTooManyRequests, "You send too many requests", "Requests under your name come faster than this door passes them on.", "Wait a moment and try again. If you did not send them, tell your administrator."},
+	IdentityTooManyRequests: {http.StatusTooManyRequests, "Too many of your requests are under way", "More requests under your name wait for their answers than this door permits at a time.", "Wait until some of them are done."},
+	IdentityTooManyStreams:  {http.StatusTooManyRequests, "You have too many connections open", "More live connections under your name are open than this door permits at a time.", "Close pages that you do not need and try again."},
+	NetworkTooFast:          {http.StatusTooManyRequests, "Too many requests come from your network", "Requests from your network come faster than this door takes them.", "Wait a moment and try again."},
+	NetworkTooManyRequests:  {http.StatusTooManyRequests, "Too many requests from your network are under way", "More requests from your network wait for their answers than this door permits at a time.", "Wait a moment and try again."},
+	NetworkTooManyStreams:   {http.StatusTooManyRequests, "Your network has too many connections open", "More live connections from your network are open than this door permits at a time.", "Close pages that you do not need and try again."},
+	RouteTooFast:            {http.StatusTooManyRequests, "This application is busy", "All together send requests faster than this application may be given.", "Wait a moment and try again."},
+	RouteTooManyRequests:    {http.StatusTooManyRequests, "This application is busy", "As many requests of all together are under way as this application may be given.", "Wait a moment and try again."},
+	RouteTooManyStreams:     {http.StatusTooManyRequests, "This application is busy", "As many live connections are open as this application may be given.", "Wait a moment and try again."},
+	StrangersTooFast:        {http.StatusTooManyRequests, "Too many unknown visitors from your network", "Logins, and requests of nobody who is known, come from your network faster than this door takes them.", "Wait a moment and try again."},
 
 	LoginRequired:   {http.StatusUnauthorized, "Please log in", "This application is open to people who have logged in.", "Log in and you will be brought back here."},
 	SessionExpired:  {http.StatusUnauthorized, "Your session has ended", "You have been logged in, but not recently enough.", "Log in again and you will be brought back here."},

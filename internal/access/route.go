@@ -70,6 +70,9 @@ type Route struct {
 	// Preflight answers CORS preflight requests without login, passing them to
 	// the upstream. Default false.
 	Preflight bool `yaml:"preflight"`
+	// Limits is how much of this route one person, machine or network, and all
+	// together, may use.
+	Limits RouteLimits `yaml:"limits"`
 	// OnChange says what becomes of what is open when the visitor may not go on.
 	OnChange OnChange `yaml:"on_change"`
 	// Recheck replaces server.recheck for this route. At least 1s.
