@@ -18,7 +18,7 @@ func BenchmarkIdleWebSocket(b *testing.B) {
 	const sockets = 5000
 	pages := &board{}
 	f := startFleetOf(b, 1, "{store: {memory: true}}", pages.serve, func(text string) string {
-		return strings.Replace(text, "headers: {X-User: user}", "headers: {X-User: user}, websocket: true", 1)
+		return strings.Replace(text, "headers: {X-User: user}", "headers: {X-User: user}, websocket: true, limits: {identity: {streams: -1}}", 1)
 	})
 	alice := f.visitor(func() int { return 0 })
 	alice.login(f.at("app", "/"), "alice")

@@ -131,6 +131,8 @@ func (p *passage) refuse(reason access.Reason) {
 		// Its status is 200, which would be a yes to a front end. They know how to
 		// tell gRPC of other statuses, and so do its clients.
 		refuseGRPC(p.out, rf)
+	case (kind == navigation || kind == form) && p.limiting.ofMany():
+		page.Brief(p.out, p.in.Method == http.MethodHead, rf)
 	case kind == navigation || kind == form:
 		if p.entry != nil {
 			rf.App = p.req.Host

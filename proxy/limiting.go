@@ -49,6 +49,12 @@ type limiting struct {
 	}
 }
 
+// ofMany reports whether the limit of a network has refused the request: behind
+// that are as many as like to be, and all of them are refused.
+func (l *limiting) ofMany() bool {
+	return l.refused.of != enough && (l.refused.party == ofNetwork || l.refused.party == ofStrangers)
+}
+
 // use says what the request counts as: whoever only asks about a request does not
 // tell when it ends.
 func (p *passage) use() use {
