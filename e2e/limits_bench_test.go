@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +37,8 @@ func BenchmarkNoisyIdentity(b *testing.B) {
 		}
 		fmt.Fprintf(w, "<p>hello %s</p>", r.Header.Get("X-User"))
 	}
-	guarded := newCrowd(b, limited(b, fmt.Sprintf("{identity: {rate: %d/s}}", allowed), app))
+	fleet := limited(b, fmt.Sprintf("{identity: {rate: %d/s}}", allowed), app)
+	guarded := newCrowd(b, fleet)
 	open := newCrowd(b, limited(b, "{identity: {concurrent: -1}}", app))
 
 	var quiet, noisy, unlimited []time.Duration
@@ -56,6 +60,9 @@ func BenchmarkNoisyIdentity(b *testing.B) {
 	b.ReportMetric(float64(after)/float64(before), "x-quiet")
 	b.ReportMetric(float64(sent)/float64(b.N)/round.Seconds(), "noise/s")
 	b.ReportMetric(float64(refused)/float64(max(sent, 1)), "refused")
+	if log, err := os.ReadFile(filepath.Join(fleet.replicas[0].dir, "audit.jsonl")); err == nil {
+		b.ReportMetric(float64(len(log))/float64(max(1, bytes.Count(log, []byte("\n")))), "B/record")
+	}
 }
 
 func percentile(list []time.Duration, p int) time.Duration {
