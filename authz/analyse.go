@@ -133,6 +133,12 @@ func (a *analysis) exposures(src *access.Route, path string, allow, deny []*plac
 	if src.Preflight {
 		a.add(access.OpenPreflight, src.ID, path+".preflight", "", "CORS preflights pass without login, to whatever path")
 	}
+	if src.CORS.Credentials {
+		a.add(access.ForeignOrigins, src.ID+"/cors", path+".cors.origins", "", "pages of %s act in the name of their visitors here, and read the answers", anyOf(src.CORS.Origins))
+	}
+	if len(src.WebSocketOrigins) > 0 {
+		a.add(access.ForeignOrigins, src.ID+"/websocket_origins", path+".websocket_origins", "", "pages of %s open WebSockets in the name of their visitors here", anyOf(src.WebSocketOrigins))
+	}
 	for _, waived := range []struct{ what, reason string }{{"device", src.Exceptions.Device}, {"login", src.Exceptions.Login}} {
 		if waived.reason != "" {
 			a.add(access.Exception, src.ID, path+".exceptions."+waived.what, "", "defaults.require.%s does not hold here: %s", waived.what, waived.reason)

@@ -100,7 +100,11 @@ func TestPreflight(t *testing.T) {
 	}
 	in.Routes[0].Preflight = true
 	p := compile(t, in)
+	in.Routes[0].Preflight, in.Routes[0].CORS.Origins = false, []string{"https://spa.example"}
 	want := access.Decision{Outcome: access.Allow, Reason: access.PublicRoute, Rule: "preflight", Policy: "v1"}
+	if d := compile(t, in).Decide(with(ask)); !reflect.DeepEqual(d, want) {
+		t.Errorf("with cors: %+v", d)
+	}
 	if d, tree := p.Explain(with(ask)); !reflect.DeepEqual(d, want) || tree.Rules[1].Rule != "preflight" || tree.Rules[1].Result != Hit {
 		t.Errorf("got %+v", d)
 	}

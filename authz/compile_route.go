@@ -23,7 +23,7 @@ func (c *compiler) route(src *access.Route, path string, f access.Faults) *route
 	for i := range src.Public {
 		rt.public = append(rt.public, c.public(&src.Public[i], names, f.At("public[%d]", i)))
 	}
-	if src.Preflight {
+	if src.Preflight || src.CORS.Enabled() {
 		rt.preflight = []rule{preflightRule()}
 	}
 	for i := range src.Allow {

@@ -3,7 +3,7 @@ package authz
 import "github.com/doorward/doorward/internal/access"
 
 // preflightRule lets CORS preflights pass without login, on a route that says
-// `preflight: true`. Browsers send no credentials with a preflight, so nobody
+// `preflight: true`, or `cors`, where Doorward answers them itself. Browsers send no credentials with a preflight, so nobody
 // could ever satisfy a demand. Who does bring credentials has to satisfy what
 // is demanded of them.
 func preflightRule() rule {

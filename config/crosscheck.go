@@ -168,8 +168,8 @@ func checkRoutes(f *File, at access.Faults) {
 		at.At("routes").Add("add a route; docs/config.md shows one", "there is no route, so that every request would be refused")
 	}
 	for i := range f.Routes {
-		if r := &f.Routes[i]; len(r.To) == 0 && !f.Server.Asked() && !strings.HasPrefix(r.From, "tcp:") {
-			at.At("routes[%d].to", i).Add("list at least one upstream address", "the route leads nowhere")
+		if r := &f.Routes[i]; len(r.To) == 0 && !r.Answers() && !f.Server.Asked() && !strings.HasPrefix(r.From, "tcp:") {
+			at.At("routes[%d].to", i).Add("list at least one upstream address, or let the route answer by itself with redirect or respond", "the route leads nowhere")
 		}
 	}
 	if len(f.Server.TrustedProxies) > 0 {

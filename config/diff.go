@@ -20,7 +20,8 @@ func Diff(before, after *Config) []authz.Change {
 	d.section("devices/sources", "other inventories are asked", before.Devices.Sources, after.Devices.Sources)
 	d.section("devices/match", "devices identify themselves in another way",
 		[]any{before.Devices.Match, before.Devices.ClaimsFrom, before.Devices.Owner}, []any{after.Devices.Match, after.Devices.ClaimsFrom, after.Devices.Owner})
-	d.section("server/trusted_proxies", "others are believed when they say who the visitor is", before.Server.TrustedProxies, after.Server.TrustedProxies)
+	d.section("server/trusted_proxies", "others are believed when they say who the visitor is",
+		[]any{before.Server.TrustedProxies, before.Server.Forwarded}, []any{after.Server.TrustedProxies, after.Server.Forwarded})
 	d.section("server/tls", "visitors are answered with other certificates, or asked for others", before.Server.TLS, after.Server.TLS)
 	d.changes = append(d.changes, authz.Diff(edition(before), edition(after))...)
 	d.forwarding()
@@ -89,10 +90,16 @@ func (d *difference) forwarding() {
 			{"to", was.To, is.To}, {"headers", was.Headers, is.Headers}, {"upstream_tls", was.UpstreamTLS, is.UpstreamTLS},
 			{"insecure_upstream", was.InsecureUpstream != "", is.InsecureUpstream != ""}, {"preserve_host", was.PreserveHost, is.PreserveHost},
 			{"websocket", was.WebSocket, is.WebSocket}, {"timeout", was.Timeout, is.Timeout},
+			{"host", was.Host, is.Host}, {"strip_prefix", was.StripPrefix, is.StripPrefix}, {"add_prefix", was.AddPrefix, is.AddPrefix},
+			{"redirect", was.Redirect, is.Redirect}, {"respond", was.Respond, is.Respond}, {"response_headers", was.ResponseHeaders, is.ResponseHeaders},
+			{"hsts", was.HSTS, is.HSTS}, {"max_body_bytes", was.MaxBodyBytes, is.MaxBodyBytes},
 		} {
 			if !reflect.DeepEqual(key.before, key.after) {
 				keys = append(keys, key.name)
 			}
+		}
+		if !reflect.DeepEqual(was.CORS, is.CORS) || !slices.Equal(was.WebSocketOrigins, is.WebSocketOrigins) {
+			d.add(is.ID, authz.Unclear, nil, "pages of other origins may do other things in the name of visitors (cors, websocket_origins)")
 		}
 		if len(keys) > 0 {
 			d.add(is.ID, authz.Nothing, nil, "requests are passed on differently: %s", strings.Join(keys, ", "))

@@ -113,9 +113,8 @@ func (p *passage) loginCures() (access.LoginRequire, bool) {
 }
 
 // refuse writes the one refusal of a request. It is the only place that does.
-// It never sets CORS headers: a page of another origin that may not read an
-// application's answers may not read our refusals either, and a page of the
-// same origin needs none.
+// Pages of other origins read it where the route lets them read its answers
+// (cors), and nowhere else.
 func (p *passage) refuse(reason access.Reason) {
 	if p.out.started() {
 		// Part of an answer is out already; cutting it off is all that is left.

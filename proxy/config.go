@@ -72,6 +72,11 @@ type Config struct {
 	// MaxURLBytes is the longest path and query a request may name. More is
 	// answered 414. Default 8192.
 	MaxURLBytes int `yaml:"max_url_bytes"`
+	// MaxBodyBytes is the largest body a request may bring: a larger one is answered
+	// 413. Bodies are streamed and never kept, so the limit is for the sake of
+	// applications; a gRPC call is one body, however long it lasts. Default 0: no
+	// limit.
+	MaxBodyBytes int64 `yaml:"max_body_bytes"`
 	// ReplayBodyBytes is the largest form that is kept, sealed, while the person
 	// who posted it logs in, and offered to be sent again afterwards. Larger ones
 	// have to be filled in again; -1 keeps none. At most 524288. Default 65536.
@@ -129,6 +134,8 @@ type TLSConfig struct {
 	// MinVersion is the lowest version of TLS to speak, `1.2` or `1.3`. Default
 	// `1.3`.
 	MinVersion string `yaml:"min_version"`
+	// HSTS has browsers come back by https only. Default: they do, for a year.
+	HSTS access.HSTS `yaml:"hsts"`
 }
 
 // Certificate is one server certificate.
@@ -196,6 +203,9 @@ func (c *Config) Validate(f access.Faults) {
 	if n := c.MaxHeaderBytes; n != 0 && (n < 4<<10 || n > mostHeaderBytes) {
 		f.At("max_header_bytes").Add("", "%d is not between 4096 and %d", n, mostHeaderBytes)
 	}
+	if c.MaxBodyBytes < 0 {
+		f.At("max_body_bytes").Add("write 0 for no limit", "%d is no number of bytes", c.MaxBodyBytes)
+	}
 	if n := c.ReplayBodyBytes; n < -1 || n > mostReplayBytes {
 		f.At("replay_body_bytes").Add("write -1 to keep none", "%d is not between 1 and %d", n, mostReplayBytes)
 	}
@@ -258,6 +268,10 @@ func (c *TLSConfig) validate(f access.Faults, handedOn bool) {
 	if c.ClientCA != "" && !c.Enabled() && !handedOn {
 		f.At("client_ca").Add("add certificates or acme, client_cert_from, ext_authz or spoe", "client certificates need a listener that speaks TLS")
 	}
+	if !c.HSTS.IsZero() && !c.Enabled() {
+		f.At("hsts").Add("add certificates or acme, or leave it to the proxy that ends TLS", "it is sent where Doorward ends TLS itself")
+	}
+	compileHSTS(c.HSTS, f.At("hsts"))
 	if c.MinVersion != "" && c.MinVersion != "1.2" && c.MinVersion != "1.3" {
 		f.At("min_version").Add("write 1.2 or 1.3", "%q is no version of TLS to start from", c.MinVersion)
 	}

@@ -69,6 +69,9 @@ func checkOnlyTunnel(route *access.Route, f access.Faults) {
 		{"public", len(route.Public) > 0}, {"headers", len(route.Headers) > 0}, {"upstream_tls", !reflect.DeepEqual(route.UpstreamTLS, access.UpstreamTLS{})},
 		{"insecure_upstream", route.InsecureUpstream != ""}, {"preserve_host", route.PreserveHost}, {"websocket", route.WebSocket},
 		{"ambiguous_paths", len(route.AmbiguousPaths) > 0}, {"preflight", route.Preflight}, {"timeout", route.Timeout != 0},
+		{"host", route.Host != ""}, {"strip_prefix", route.StripPrefix != ""}, {"add_prefix", route.AddPrefix != ""}, {"redirect", route.Redirect.Enabled()},
+		{"respond", route.Respond.Enabled()}, {"response_headers", !route.ResponseHeaders.IsZero()}, {"cors", route.CORS.Enabled()}, {"hsts", !route.HSTS.IsZero()},
+		{"max_body_bytes", route.MaxBodyBytes != 0}, {"websocket_origins", len(route.WebSocketOrigins) > 0},
 	} {
 		if key.set {
 			f.At("%s", key.name).Add("remove it", "a tunnel carries bytes, and this is about HTTP")

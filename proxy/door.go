@@ -92,7 +92,7 @@ func New(opts Options) *Door {
 // began with, unless the new one would not let them in: then they end now. If a file the configuration names cannot be used, the error says
 // so and the old configuration stays in force.
 func (d *Door) Swap(s *Snapshot) error {
-	next := &generation{Snapshot: s}
+	next := &generation{Snapshot: s, hsts: compileHSTS(s.Server.TLS.HSTS, access.NewFaults("hsts"))}
 	for _, text := range s.Server.TrustedProxies {
 		prefix, err := parsePrefix(text)
 		if err != nil {
@@ -157,12 +157,22 @@ func (p *passage) travel() {
 	if !p.admit() {
 		return
 	}
+	if p.answersItself() {
+		if err := p.answerItself(); err != nil {
+			p.refuseServing(err)
+		}
+		return
+	}
 	if len(p.entry.targets) == 0 {
 		p.refuseServing(access.Because(access.ServedElsewhere, errNoTarget))
 		return
 	}
 	// Last, because a kept form comes back only once.
 	if err := p.sendAgain(); err != nil {
+		p.refuseServing(err)
+		return
+	}
+	if err := p.limitBody(); err != nil {
 		p.refuseServing(err)
 		return
 	}

@@ -17,6 +17,11 @@ var errUnasked = errors.New("the upstream switched protocols without having been
 
 // forward is station 8: send upstream, stream, upgrade. It decides nothing.
 func (p *passage) forward() {
+	var err error
+	if p.inner, err = p.entry.shape.paths.toUpstream(p.path); err != nil {
+		p.refuseServing(err)
+		return
+	}
 	p.sent = true
 	in, leave := p.open()
 	defer leave()
@@ -39,10 +44,10 @@ func (p *passage) rewrite(pr *httputil.ProxyRequest) {
 	out := pr.Out
 	out.URL = &url.URL{
 		Scheme: "http", Host: p.req.Host, // until roundTrip chooses
-		Path: p.path.Path, RawPath: p.path.Escaped,
+		Path: p.inner.Path, RawPath: p.inner.Escaped,
 		RawQuery: p.query, ForceQuery: p.hasQuery,
 	}
-	out.Host = "" // the upstream's own name
+	out.Host = p.entry.shape.host // empty: the upstream's own name
 	if p.entry.Route.PreserveHost {
 		out.Host = p.req.Host
 	}
@@ -69,6 +74,7 @@ func (p *passage) received(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols && !upgrades(p.in.Header) {
 		return errUnasked // nothing may be tunnelled that nobody asked for
 	}
+	p.reshape(res)
 	if endless := p.watch(res); endless {
 		return p.becomesStream()
 	}
@@ -85,6 +91,8 @@ func (p *passage) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 		reason = access.ShuttingDown
 	case p.in.Context().Err() != nil:
 		reason = access.ClientGone
+	case p.body.over.Load():
+		reason = access.BodyTooLarge
 	case p.body.failed.Load():
 		reason = access.BadRequest // the visitor's body, not the upstream, broke
 	}

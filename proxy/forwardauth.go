@@ -186,9 +186,14 @@ func (p *passage) answer() {
 		p.refuseBefore(access.Because(access.BadRequest, errReservedAsked))
 		return
 	}
-	if p.admit() {
-		p.permit()
+	if !p.admit() {
+		return
 	}
+	if p.answersItself() {
+		p.refuseServing(access.Because(access.BadRequest, errAnsweredHere))
+		return
+	}
+	p.permit()
 }
 
 // permit says yes. The headers are for the front end to hand on to the

@@ -27,7 +27,8 @@ type hosts struct {
 // for the whole host is empty; others begin with a slash and end without.
 type site struct {
 	byPrefix map[string]*Entry
-	depth    int // the most slashes in a prefix
+	depth    int     // the most slashes in a prefix
+	hsts     *string // what its routes say of Strict-Transport-Security; nil: nothing
 }
 
 // Entry is a route as the table knows it.
@@ -43,6 +44,7 @@ type Entry struct {
 	names  map[string]bool
 	timed  bool // a rule has a weekly window
 	limits routeLimits
+	shape  shape
 	// tunnel says where a route for tunnels leads. Nil: the route is for HTTP.
 	tunnel *destination
 }
@@ -63,6 +65,7 @@ func NewTable(routes []access.Route) (*Table, []access.Fault) {
 		}
 		ids[route.ID] = true
 		t.add(newEntry(route, f), f.At("from"))
+		t.keepHSTS(route, f.At("hsts"))
 		t.list(route, f.At("portal"))
 	}
 	slices.SortFunc(t.apps, byTitle)
@@ -256,6 +259,7 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 	}
 	entry.compileTargets(f)
 	entry.compileHeaders(f.At("headers"))
+	entry.compileShape(f)
 	validateUpstreamTLS(&route.UpstreamTLS, len(entry.targets) == 0 || entry.targets[0].Scheme == "https", f.At("upstream_tls"))
 	checkOpen(route, f)
 	if entry.h2c && route.WebSocket {

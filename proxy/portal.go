@@ -53,7 +53,7 @@ func (t *Table) list(route *access.Route, f access.Faults) {
 		}
 		return
 	}
-	if err != nil || want.Hidden {
+	if err != nil || want.Hidden || route.Respond.Enabled() && want.Title == "" { // a fixed text is no application
 		return
 	}
 	u := url.URL{Scheme: scheme, Host: host, Path: prefix + "/"}

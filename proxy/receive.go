@@ -46,10 +46,11 @@ type passage struct {
 	start    time.Time
 	entry    *Entry
 	path     pathname
-	query    string // as it came
-	hasQuery bool   // also for a lone question mark
-	reserved bool   // one of our own addresses: nothing was decided
-	decided  bool   // dec is a verdict
+	inner    pathname // what the upstream gets for it
+	query    string   // as it came
+	hasQuery bool     // also for a lone question mark
+	reserved bool     // one of our own addresses: nothing was decided
+	decided  bool     // dec is a verdict
 	// certificate is what is wrong with a certificate that a header holds.
 	certificate access.Reason
 	status      int // overrides the status of a refusal

@@ -120,6 +120,7 @@ func (m *meter) WriteHeader(status int) {
 	}
 	if m.status == 0 {
 		m.status = status
+		m.passage.finishHeader(m.Header())
 	}
 	m.ResponseWriter.WriteHeader(status)
 }
@@ -127,7 +128,7 @@ func (m *meter) WriteHeader(status int) {
 // Write implements http.ResponseWriter.
 func (m *meter) Write(b []byte) (int, error) {
 	if m.status == 0 {
-		m.status = http.StatusOK
+		m.WriteHeader(http.StatusOK)
 	}
 	n, err := m.ResponseWriter.Write(b)
 	m.written.Add(int64(n))
@@ -140,7 +141,7 @@ func (m *meter) Write(b []byte) (int, error) {
 // FlushError is found by http.ResponseController.
 func (m *meter) FlushError() error {
 	if m.status == 0 {
-		m.status = http.StatusOK
+		m.WriteHeader(http.StatusOK)
 	}
 	return http.NewResponseController(m.ResponseWriter).Flush()
 }
@@ -162,14 +163,19 @@ func (m *meter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // wait for the body of a refused request that expects 100 (Continue).
 type tally struct {
 	io.ReadCloser
+	limit  int64 // of bytes; 0: none
 	n      atomic.Int64
 	failed atomic.Bool
+	over   atomic.Bool // more came than the limit
 }
 
 // Read implements io.Reader.
 func (t *tally) Read(b []byte) (int, error) {
 	n, err := t.ReadCloser.Read(b)
-	t.n.Add(int64(n))
+	if total := t.n.Add(int64(n)); t.limit > 0 && total > t.limit {
+		t.over.Store(true)
+		return 0, errBodyTooLarge
+	}
 	if err != nil && err != io.EOF {
 		t.failed.Store(true)
 	}

@@ -129,6 +129,7 @@ type generation struct {
 	authHost   string // empty: every host does its own logins
 	limits     limits
 	upstreams  map[*Entry]*upstream
+	hsts       string // Strict-Transport-Security, where a host says nothing of its own
 }
 
 // owns reports whether reserved paths are served on a host.

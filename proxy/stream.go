@@ -302,6 +302,8 @@ func (p *passage) stillServed() error {
 		return p.stillLeads(before.tunnel)
 	case before.upgraded() && !p.entry.Route.WebSocket:
 		return access.Because(access.UpgradeRefused, errNoUpgrades)
+	case before.upgraded() && !p.mayConnect():
+		return access.Because(access.OriginRefused, errNoUpgrades)
 	case p.entry.Route.ID != before.entry.Route.ID && !slices.Equal(p.entry.Route.To, before.entry.Route.To):
 		return access.Because(access.NoRoute, errOtherApp)
 	}

@@ -3,7 +3,10 @@ package proxy
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -93,6 +96,9 @@ func serverTLS(c *TLSConfig) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate %s: %w", file.Cert, err)
 		}
+		if mustStaple(cert.Leaf) {
+			return nil, fmt.Errorf("certificate %s: %w", file.Cert, errMustStaple)
+		}
 		conf.Certificates = append(conf.Certificates, cert)
 	}
 	if len(conf.Certificates) == 0 && !c.ACME.Enabled() {
@@ -109,6 +115,16 @@ func serverTLS(c *TLSConfig) (*tls.Config, error) {
 		conf.ClientAuth, conf.ClientCAs = tls.RequestClientCert, pool
 	}
 	return conf, nil
+}
+
+var errMustStaple = errors.New("it demands a stapled OCSP response, which Doorward does not send, so that browsers would refuse it; have it issued without must-staple")
+
+// tlsFeature is the extension by which a certificate demands features of whoever
+// serves it (RFC 7633); the only one in use is must-staple.
+var tlsFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+func mustStaple(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(tlsFeature) })
 }
 
 // ClientCAs reads the authorities that device certificates are verified with, as

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -55,7 +56,7 @@ func newAuthority(t *testing.T) *authority {
 }
 
 // issue returns the files of a certificate for a name.
-func (ca *authority) issue(t *testing.T, name string) (cert, key string) {
+func (ca *authority) issue(t *testing.T, name string, extensions ...pkix.Extension) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -64,7 +65,7 @@ func (ca *authority) issue(t *testing.T, name string) (cert, key string) {
 	ca.serial++
 	template := &x509.Certificate{SerialNumber: big.NewInt(100 + ca.serial), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, ExtraExtensions: extensions}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &private.PublicKey, ca.key)
 	if err != nil {
 		t.Fatal(err)
@@ -250,5 +251,24 @@ func TestIssuedCertificates(t *testing.T) {
 			conn.Close()
 			t.Errorf("%s: a handshake for a host that is not ours", protocol)
 		}
+	}
+}
+
+// Browsers that mind refuse a certificate that demands a stapled response, and
+// whoever serves it would learn of it from visitors.
+func TestCertificateThatDemandsStaplingIsRefused(t *testing.T) {
+	ca := newAuthority(t)
+	conf := func(extensions ...pkix.Extension) TLSConfig {
+		cert, key := ca.issue(t, "app.example", extensions...)
+		return TLSConfig{Certificates: []Certificate{{cert, key}}}
+	}
+	served, err := NewTLS(conf(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// status_request, as RFC 7633 §4.2.3.1 writes it
+	err = served.Reload(conf(pkix.Extension{Id: tlsFeature, Value: []byte{0x30, 0x03, 0x02, 0x01, 0x05}}))
+	if !errors.Is(err, errMustStaple) || !served.Covers("app.example") {
+		t.Errorf("%v", err)
 	}
 }

@@ -74,6 +74,7 @@ const (
 	PlaintextUpstream FindingKind = "plaintext-upstream"
 	PlaintextListener FindingKind = "plaintext-listener"
 	AnyTokenType      FindingKind = "any-token-type"
+	ForeignOrigins    FindingKind = "foreign-origins"
 )
 
 // severities is the closed list of kinds.
@@ -88,7 +89,7 @@ var severities = map[FindingKind]Severity{
 	GroupUnused: SevereWarning, ProfileUnused: SevereWarning, ProviderUnused: SevereWarning, AcceptanceStale: SevereWarning,
 
 	PublicRule: SevereNote, OpenPreflight: SevereNote, Exception: SevereNote, OnlyReports: SevereNote, AnyUser: SevereNote, ForeignUsers: SevereNote,
-	NoDevice: SevereNote, PlaintextUpstream: SevereNote, PlaintextListener: SevereNote, AnyTokenType: SevereNote,
+	NoDevice: SevereNote, PlaintextUpstream: SevereNote, PlaintextListener: SevereNote, AnyTokenType: SevereNote, ForeignOrigins: SevereNote,
 }
 
 // Severity returns how much findings of the kind matter; an unlisted kind is an

@@ -24,6 +24,9 @@ const (
 	ServedElsewhere Reason = "served_elsewhere"
 	TooManyChecks   Reason = "too_many_checks"
 	TooManyTunnels  Reason = "too_many_tunnels"
+	// OriginRefused is for a page of another origin that the route does not name.
+	OriginRefused Reason = "origin_refused"
+	BodyTooLarge  Reason = "body_too_large"
 )
 
 // Reasons of limits: who came too often, or had too much under way.
@@ -181,6 +184,9 @@ var infos = map[Reason]Info{
 	RouteTooManyRequests:    {http.StatusTooManyRequests, "This application is busy", "As many requests of all together are under way as this application may be given.", "Wait a moment and try again."},
 	RouteTooManyStreams:     {http.StatusTooManyRequests, "This application is busy", "As many live connections are open as this application may be given.", "Wait a moment and try again."},
 	StrangersTooFast:        {http.StatusTooManyRequests, "Too many unknown visitors from your network", "Logins, and requests of nobody who is known, come from your network faster than this door takes them.", "Wait a moment and try again."},
+
+	OriginRefused: {http.StatusForbidden, "Another site asked for this", "A page of another site wants to use this application in your name, and the application is not open to that site.", "The owner of the route can name the site under cors or websocket_origins."},
+	BodyTooLarge:  {http.StatusRequestEntityTooLarge, "This is too large", "What was sent is larger than this application takes.", "Send less at once, or ask the owner of the application."},
 
 	LoginRequired:   {http.StatusUnauthorized, "Please log in", "This application is open to people who have logged in.", "Log in and you will be brought back here."},
 	SessionExpired:  {http.StatusUnauthorized, "Your session has ended", "You have been logged in, but not recently enough.", "Log in again and you will be brought back here."},

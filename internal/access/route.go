@@ -12,7 +12,8 @@ type Route struct {
 	// route is for tunnels of TCP connections.
 	From string `yaml:"from"`
 	// To lists the upstream addresses: http, https or h2c (HTTP/2 without TLS), or
-	// for tunnels `tcp://10.1.2.3:22`. Needed unless a front end forwards the
+	// for tunnels `tcp://10.1.2.3:22`. Needed unless the route answers by itself
+	// (redirect, respond), or a front end forwards the
 	// requests and only asks what Doorward decides (server.forward_auth,
 	// server.ext_authz, server.spoe). Tunnels without it lead to the name and the
 	// port that are asked for, within `networks`.
@@ -61,14 +62,38 @@ type Route struct {
 	InsecureUpstream string `yaml:"insecure_upstream"`
 	// PreserveHost sends the visitor's Host header instead of the upstream's name.
 	PreserveHost bool `yaml:"preserve_host"`
+	// Host is what the upstream gets as the Host header, instead of its own name.
+	Host string `yaml:"host"`
+	// StripPrefix is taken off the front of the path before it goes to the upstream.
+	// It is the path of `from`, or its beginning. Policy sees the whole path.
+	StripPrefix string `yaml:"strip_prefix"`
+	// AddPrefix is put in front of the path that goes to the upstream.
+	AddPrefix string `yaml:"add_prefix"`
+	// Redirect answers with a redirect. Such a route has no `to`.
+	Redirect Redirect `yaml:"redirect"`
+	// Respond answers with a fixed text. Such a route has no `to`.
+	Respond Respond `yaml:"respond"`
+	// ResponseHeaders edits the headers of the route's answers.
+	ResponseHeaders ResponseHeaders `yaml:"response_headers"`
+	// CORS says which pages of other origins may use the route. Default: whatever
+	// the upstream says.
+	CORS CORS `yaml:"cors"`
+	// HSTS replaces server.tls.hsts for the host of the route.
+	HSTS HSTS `yaml:"hsts"`
+	// MaxBodyBytes replaces server.max_body_bytes for this route; -1 is no limit.
+	MaxBodyBytes int64 `yaml:"max_body_bytes"`
 	// WebSocket lets visitors upgrade connections to WebSocket. Default false.
 	WebSocket bool `yaml:"websocket"`
+	// WebSocketOrigins lists the origins, besides the route's own, whose pages may
+	// open a WebSocket with the visitor's login: `https://app.example.com`, or
+	// `https://*.apps.example.com`. Programs, which name no origin, always may.
+	WebSocketOrigins []string `yaml:"websocket_origins"`
 	// AmbiguousPaths lists spellings this upstream needs although servers
 	// disagree on their meaning: `encoded_slash`, `encoded_percent`,
 	// `empty_segment`, `semicolon`, `backslash`. Default: each is answered 400.
 	AmbiguousPaths []string `yaml:"ambiguous_paths"`
 	// Preflight answers CORS preflight requests without login, passing them to
-	// the upstream. Default false.
+	// the upstream. Default false. With `cors`, Doorward answers them itself.
 	Preflight bool `yaml:"preflight"`
 	// Limits is how much of this route one person, machine or network, and all
 	// together, may use.
