@@ -72,6 +72,7 @@ func checkOnlyTunnel(route *access.Route, f access.Faults) {
 		{"host", route.Host != ""}, {"strip_prefix", route.StripPrefix != ""}, {"add_prefix", route.AddPrefix != ""}, {"redirect", route.Redirect.Enabled()},
 		{"respond", route.Respond.Enabled()}, {"response_headers", !route.ResponseHeaders.IsZero()}, {"cors", route.CORS.Enabled()}, {"hsts", !route.HSTS.IsZero()},
 		{"max_body_bytes", route.MaxBodyBytes != 0}, {"websocket_origins", len(route.WebSocketOrigins) > 0},
+		{"upstream", !reflect.DeepEqual(route.Upstream, access.Upstream{})},
 	} {
 		if key.set {
 			f.At("%s", key.name).Add("remove it", "a tunnel carries bytes, and this is about HTTP")

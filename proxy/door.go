@@ -120,10 +120,11 @@ func (d *Door) Swap(s *Snapshot) error {
 		return err
 	}
 	old := d.live.Load()
-	if err := next.connect(d.dial, old); err != nil {
+	if err := next.connect(d.dial, d.log, old); err != nil {
 		return err
 	}
 	d.live.Store(next)
+	next.startChecks(d.base)
 	if old != nil {
 		old.retire(next)
 		d.Signal(access.Signal{}) // what the new policy still allows goes on

@@ -25,6 +25,7 @@ func (p *passage) forward() {
 	p.sent = true
 	in, leave := p.open()
 	defer leave()
+	defer p.leaveTarget()
 	rp := httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p,
@@ -63,9 +64,7 @@ func (p *passage) rewrite(pr *httputil.ProxyRequest) {
 func (p *passage) RoundTrip(out *http.Request) (*http.Response, error) {
 	asked := p.door.now()
 	defer func() { p.event.Response.Wait = p.door.now().Sub(asked) }()
-	return p.gen.upstreams[p.entry].roundTrip(out, func(target *url.URL) {
-		p.event.Response.Upstream = target.Scheme + "://" + target.Host
-	})
+	return p.gen.upstreams[p.entry].roundTrip(out, p)
 }
 
 // received looks at the upstream's answer before the visitor does.

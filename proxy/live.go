@@ -38,6 +38,8 @@ type streams struct {
 	waiting  []*stream
 	checkers int
 
+	// rounds counts how often all streams were looked at. One takes roundTime.
+	rounds  atomic.Uint32
 	ticking atomic.Bool
 	timer   sync.Mutex // protects what follows
 	ticker  *time.Timer
@@ -268,7 +270,9 @@ func (d *Door) tick() {
 	} else {
 		l.empty++
 	}
-	l.next = (l.next + 1) % tickSlices
+	if l.next = (l.next + 1) % tickSlices; l.next == 0 {
+		l.rounds.Add(1)
+	}
 	if l.empty >= tickSlices {
 		// One that registers from here on starts the timer itself; one that did
 		// before is seen now.
@@ -282,10 +286,11 @@ func (d *Door) tick() {
 	l.ticker.Reset(roundTime / tickSlices)
 }
 
-// checkDue has those streams of a slice decided on again whose time has come,
-// and reports whether the slice has any.
+// checkDue has those streams of a slice decided on again whose time has come, ends
+// those whose upstream brings nothing, and reports whether the slice has any.
 func (d *Door) checkDue(slice int, now time.Time) (any bool) {
-	var due []*stream
+	var due, starved []*stream
+	round := d.streams.rounds.Load()
 	for i := slice; i < streamShards; i += tickSlices {
 		shard := &d.streams.shards[i]
 		shard.mu.Lock()
@@ -294,10 +299,16 @@ func (d *Door) checkDue(slice int, now time.Time) (any bool) {
 			if !now.Before(st.due) {
 				due = append(due, st)
 			}
+			if last := st.until.Load(); last != 0 && int32(round-last) > 0 {
+				starved = append(starved, st)
+			}
 		}
 		shard.mu.Unlock()
 	}
 	d.streams.check(due...)
+	for _, st := range starved {
+		st.starve()
+	}
 	return any
 }
 

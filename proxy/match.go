@@ -39,6 +39,7 @@ type Entry struct {
 	ambiguous ambiguity
 	targets   []url.URL
 	h2c       bool
+	settings  settings // of the upstream
 	headers   []headerRule
 	// names holds the skeletons of the names in headers.
 	names  map[string]bool
@@ -260,6 +261,7 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 	entry.compileTargets(f)
 	entry.compileHeaders(f.At("headers"))
 	entry.compileShape(f)
+	entry.compileUpstream(f.At("upstream"))
 	validateUpstreamTLS(&route.UpstreamTLS, len(entry.targets) == 0 || entry.targets[0].Scheme == "https", f.At("upstream_tls"))
 	checkOpen(route, f)
 	if entry.h2c && route.WebSocket {
@@ -302,6 +304,10 @@ func (e *Entry) compileTargets(f access.Faults) {
 		scheme = name
 		if target.Scheme == "http" && !access.Loopback(target.Hostname()) && e.Route.InsecureUpstream == "" {
 			at.Add("use https, or give the reason in insecure_upstream", "%q carries requests in plaintext to another machine", to)
+		}
+		if slices.Contains(e.targets, target) {
+			at.Add("keep one of them", "%q is listed twice", to)
+			continue
 		}
 		e.targets, e.h2c = append(e.targets, target), h2c
 	}

@@ -18,14 +18,14 @@ func (p *passage) watch(res *http.Response) (endless bool) {
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
 		return false
 	}
-	o := &outlet{ReadCloser: res.Body, response: res, passage: p}
+	o := &outlet{ReadCloser: res.Body, response: res, passage: p, patience: p.patience(res)}
 	kind := "response"
 	media, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
 	switch media = strings.ToLower(strings.TrimSpace(media)); {
 	case media == "text/event-stream" && res.Header.Get("Content-Encoding") == "" && res.ContentLength < 0:
-		kind, o.follower, o.lastWords = "event stream", &events{}, lastEvent
+		kind, o.follower, o.lastWords, o.patience = "event stream", &events{}, lastEvent, 0
 	case isGRPC(p.in) && strings.HasPrefix(media, "application/grpc"):
-		kind, o.follower, o.lastWords = "gRPC call", &messages{}, o.lastStatus
+		kind, o.follower, o.lastWords, o.patience = "gRPC call", &messages{}, o.lastStatus, 0
 	}
 	res.Body = o
 	p.stream.becomes(kind, o)
@@ -47,6 +47,8 @@ type outlet struct {
 	follower follower // nil: there is no place to end it in good form
 	// lastWords returns what to send at the end, and may set trailers.
 	lastWords func(why access.Reason) []byte
+	// patience is how long the upstream may bring nothing; 0: as long as it likes.
+	patience uint32
 
 	mu    sync.Mutex
 	why   access.Reason
@@ -78,7 +80,9 @@ func (o *outlet) Read(b []byte) (int, error) {
 		return o.finish(b)
 	}
 	o.mu.Unlock()
+	o.passage.stream.awaits(o.patience)
 	n, err := o.ReadCloser.Read(b)
+	o.passage.stream.awaits(0)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.follower != nil {

@@ -66,6 +66,7 @@ type passage struct {
 	groups    []string
 	sent      bool  // the upstream has been asked
 	body      tally // what the upstream is sent, if anything
+	trip      trip  // to the upstream and back
 
 	tunnel   *tunnelling // what is asked for is a tunnel
 	outlives bool        // a goroutine goes on with it when the handler has ended

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -42,6 +43,8 @@ func (p *passage) aborted() {
 	switch ended := p.stream.ended(); {
 	case ended != "":
 		p.event.Response.Reason = ended
+	case p.stream.starved.Load():
+		p.event.Response.Reason = access.UpstreamTimeout
 	case p.door.base.Err() != nil:
 		p.event.Response.Reason = access.ShuttingDown
 	case p.in.Context().Err() != nil || p.out.failed:
@@ -167,11 +170,19 @@ type tally struct {
 	n      atomic.Int64
 	failed atomic.Bool
 	over   atomic.Bool // more came than the limit
+
+	// For knowing who keeps whom waiting.
+	began   time.Time
+	moved   atomic.Int64 // when it was last read, after began
+	reading atomic.Bool
 }
 
 // Read implements io.Reader.
 func (t *tally) Read(b []byte) (int, error) {
+	t.reading.Store(true)
 	n, err := t.ReadCloser.Read(b)
+	t.moved.Store(int64(time.Since(t.began)))
+	t.reading.Store(false)
 	if total := t.n.Add(int64(n)); t.limit > 0 && total > t.limit {
 		t.over.Store(true)
 		return 0, errBodyTooLarge
@@ -180,4 +191,13 @@ func (t *tally) Read(b []byte) (int, error) {
 		t.failed.Store(true)
 	}
 	return n, err
+}
+
+// idle returns how long ago the upstream took the last of the body, or had it
+// whole; 0 while it waits for the visitor.
+func (t *tally) idle() time.Duration {
+	if t.reading.Load() {
+		return 0
+	}
+	return time.Since(t.began) - time.Duration(t.moved.Load())
 }

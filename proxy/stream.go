@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -46,6 +47,11 @@ type stream struct {
 	// shard's lock.
 	facts *access.Request
 	due   time.Time
+
+	// until is the last round in which what the upstream is awaited to bring may
+	// come; 0: nothing is awaited, or for as long as it takes.
+	until   atomic.Uint32
+	starved atomic.Bool
 
 	checking sync.Mutex // one decision at a time; protects what follows
 	heard    int64      // bytes the visitor had sent at the last look

@@ -141,6 +141,9 @@ func tracedRoundTrip(t http.RoundTripper, attempt *http.Request) (*http.Response
 	res, err := t.RoundTrip(attempt)
 	switch {
 	case err == nil:
+	case context.Cause(attempt.Context()) == context.DeadlineExceeded:
+		end(0, access.UpstreamTimeout)
+		return res, err
 	case attempt.Context().Err() != nil:
 		end(0, access.ClientGone)
 		return res, err

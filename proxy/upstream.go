@@ -6,10 +6,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,14 +25,28 @@ const (
 	responseHeaders  = 256 << 10
 )
 
-// upstream is the way to one route's application: its addresses and the
-// connections to them.
+// upstream is the way to one route's application: its addresses, how they are
+// doing, and the connections to them.
 type upstream struct {
-	targets   []url.URL
+	settings
+	route     string
+	targets   []*target
 	transport transport
-	next      atomic.Uint32
+	log       *slog.Logger
 	made      [sha256.Size]byte // digest of everything it was made from
+	born      time.Time
+	stop      context.CancelFunc // ends the health checks. Nil: they have not begun
+
+	asked    atomic.Uint64 // requests, where there is more than one target
+	repeated atomic.Uint64 // that were sent to another target too
+	refused  atomic.Uint64 // because every target had enough to do
+
+	mu sync.Mutex // protects what is known of the targets, and the allowance
+	allowance
 }
+
+// age is the upstream's own clock, which nothing sets.
+func (u *upstream) age() time.Duration { return time.Since(u.born) }
 
 // transport is the connections to the addresses of one upstream.
 type transport interface {
@@ -55,38 +68,46 @@ func (e *dialError) NeverSent() bool { return true }
 // neverSent reports whether an error of a transport tells that nothing of the
 // request can have reached anybody. One that does not say so may mean anything.
 func neverSent(err error) bool {
-	var tells interface{ NeverSent() bool }
-	return errors.As(err, &tells) && tells.NeverSent()
+	var (
+		tells   interface{ NeverSent() bool }
+		wrong   *wrongUpstream
+		badCert *tls.CertificateVerificationError
+	)
+	return errors.As(err, &tells) && tells.NeverSent() ||
+		errors.As(err, &wrong) || errors.As(err, &badCert) // we hung up
 }
 
 // connect gives every route of a generation its upstream. One that did not
 // change keeps its connections.
-func (g *generation) connect(dial dialer, old *generation) error {
+func (g *generation) connect(dial dialer, log *slog.Logger, old *generation) error {
 	g.upstreams = map[*Entry]*upstream{}
 	have := map[[sha256.Size]byte]*upstream{}
+	before := map[string]*upstream{}
 	if old != nil {
 		for _, u := range old.upstreams {
-			have[u.made] = u
+			have[u.made], before[u.route] = u, u
 		}
 	}
 	for entry := range g.Routes.entries {
 		if entry.tunnel != nil {
 			continue // every tunnel has a connection of its own
 		}
-		u, err := newUpstream(entry, dial)
+		u, err := newUpstream(entry, dial, log)
 		if err != nil {
 			return fmt.Errorf("route %s: %w", entry.Route.ID, err)
 		}
 		if same := have[u.made]; same != nil {
 			u = same
+		} else if was := before[u.route]; was != nil {
+			u.inherit(was)
 		}
 		g.upstreams[entry] = u
 	}
 	return nil
 }
 
-// retire closes the idle connections that the next generation does not use.
-// Those in use close when they have been idle for a while.
+// retire ends the health checks and closes the idle connections that the next
+// generation does not use. Those in use close when they have been idle for a while.
 func (g *generation) retire(next *generation) {
 	kept := map[*upstream]bool{}
 	if next != nil {
@@ -96,6 +117,7 @@ func (g *generation) retire(next *generation) {
 	}
 	for _, u := range g.upstreams {
 		if !kept[u] {
+			u.stopChecks()
 			u.transport.CloseIdleConnections()
 		}
 	}
@@ -103,23 +125,30 @@ func (g *generation) retire(next *generation) {
 
 type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
 
-func newUpstream(entry *Entry, dial dialer) (*upstream, error) {
+func newUpstream(entry *Entry, dial dialer, log *slog.Logger) (*upstream, error) {
 	route := entry.Route
 	conf, digest, err := clientTLS(&route.UpstreamTLS)
 	if err != nil {
 		return nil, err
 	}
-	timeout := route.Timeout.Or(defaultTimeout)
 	made := sha256.New()
-	fmt.Fprintf(made, "%q %q %v %x", route.ID, route.To, timeout, digest)
-	u := &upstream{targets: entry.targets, transport: newTransport(entry, dial, conf, timeout)}
+	fmt.Fprintf(made, "%q %q %+v %x", route.ID, route.To, entry.settings, digest)
+	u := &upstream{settings: entry.settings, route: route.ID, transport: newTransport(entry, dial, conf), log: log, born: time.Now()}
+	for _, at := range entry.targets {
+		t := &target{url: at, name: at.Scheme + "://" + at.Host}
+		t.hash = hashOf(t.name)
+		if u.mostOpen > 0 {
+			t.slots = make(chan struct{}, u.mostOpen)
+		}
+		u.targets = append(u.targets, t)
+	}
 	made.Sum(u.made[:0])
 	return u, nil
 }
 
 // newTransport returns the connections to an upstream. Headers of an answer that
-// do not come within the timeout are an error.
-func newTransport(entry *Entry, dial dialer, conf *tls.Config, timeout time.Duration) transport {
+// do not come within the route's timeout are an error.
+func newTransport(entry *Entry, dial dialer, conf *tls.Config) transport {
 	var protocols http.Protocols
 	if entry.h2c {
 		protocols.SetUnencryptedHTTP2(true)
@@ -140,7 +169,7 @@ func newTransport(entry *Entry, dial dialer, conf *tls.Config, timeout time.Dura
 		TLSClientConfig:        conf,
 		Protocols:              &protocols,
 		TLSHandshakeTimeout:    handshakeTimeout,
-		ResponseHeaderTimeout:  timeout,
+		ResponseHeaderTimeout:  entry.settings.timeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConnsPerHost:    idlePerUpstream,
@@ -148,44 +177,6 @@ func newTransport(entry *Entry, dial dialer, conf *tls.Config, timeout time.Dura
 		DisableCompression:     true, // bodies pass as they are
 	}
 }
-
-// roundTrip sends a request to the next upstream address in turn, and to
-// another one only while no connection could be made: then nothing was sent,
-// and nobody is asked twice.
-func (u *upstream) roundTrip(req *http.Request, trying func(*url.URL)) (*http.Response, error) {
-	body := req.Body
-	turn := int(u.next.Add(1) % uint32(len(u.targets)))
-	var err error
-	for i := range u.targets {
-		target := &u.targets[(turn+i)%len(u.targets)]
-		trying(target)
-		attempt := req.WithContext(req.Context())
-		at := *req.URL
-		at.Scheme, at.Host = target.Scheme, target.Host
-		attempt.URL = &at
-		if attempt.Host == "" {
-			attempt.Host = target.Host
-		}
-		if body != nil && len(u.targets) > 1 {
-			attempt.Body = stayOpen{body}
-		}
-		var res *http.Response
-		if res, err = tracedRoundTrip(u.transport, attempt); err == nil {
-			return res, nil
-		}
-		if !neverSent(err) || req.Context().Err() != nil {
-			break
-		}
-	}
-	return nil, err
-}
-
-// stayOpen keeps a body readable for the next attempt: a transport closes it
-// when it cannot connect. Its owner closes it in the end.
-type stayOpen struct{ io.Reader }
-
-// Close implements io.Closer.
-func (stayOpen) Close() error { return nil }
 
 // upstreamReason says what went wrong on the way to an upstream.
 func upstreamReason(err error) access.Reason {

@@ -142,6 +142,7 @@ const (
 	// the route names.
 	UpstreamIdentityWrong Reason = "upstream_identity_wrong"
 	UpstreamBroken        Reason = "upstream_broken"
+	UpstreamBusy          Reason = "upstream_busy"
 	ShuttingDown          Reason = "shutting_down"
 	ClientGone            Reason = "client_gone"
 	TargetProhibited      Reason = "target_prohibited"
@@ -264,6 +265,7 @@ var infos = map[Reason]Info{
 	UpstreamTLSFailed:     {http.StatusBadGateway, "The application could not prove who it is", "The certificate of the application was not accepted, so nothing was sent to it.", "The owner of the application has to renew its certificate."},
 	UpstreamIdentityWrong: {http.StatusBadGateway, "Another application answered", "Who answered is not the application behind this address, so nothing was sent to it.", "The owner of the application has to look at its certificate and its address."},
 	UpstreamBroken:        {http.StatusBadGateway, "The application answered badly", "The application's answer does not follow the HTTP standard.", "Try again in a minute."},
+	UpstreamBusy:          {http.StatusServiceUnavailable, "The application has too much to do", "You may use this application, but it has as many requests as it can take.", "Try again in a few seconds."},
 	ShuttingDown:          {http.StatusServiceUnavailable, "This door is closing", "The service is being restarted.", "Try again in a moment."},
 	ClientGone:            {499, "The visitor left", "The connection was closed before the answer was complete.", ""},
 	TargetProhibited:      {http.StatusForbidden, "This address cannot be reached through a tunnel", "You may use this tunnel, but its name leads to an address that no tunnel may lead to.", "The owner of the route can correct the name, or list the address under networks."},

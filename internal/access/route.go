@@ -103,8 +103,11 @@ type Route struct {
 	// Recheck replaces server.recheck for this route. At least 1s.
 	Recheck Duration `yaml:"recheck"`
 	// Timeout is how long the upstream may take until it sends response
-	// headers. Default 60s. Streams are not cut by it.
+	// headers, all its addresses together, from when it has the request. Default
+	// 60s. Streams are not cut by it.
 	Timeout Duration `yaml:"timeout"`
+	// Upstream says how the addresses in `to` are used.
+	Upstream Upstream `yaml:"upstream"`
 }
 
 // Portal says how a route appears in the portal. By default it is listed for

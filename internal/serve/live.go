@@ -209,6 +209,18 @@ func sources(devices *devicecheck.Inspector) []telemetry.Source {
 	return list
 }
 
+func upstreams(door *proxy.Door) (list []telemetry.RouteUpstreams) {
+	for _, u := range door.Upstreams() {
+		route := telemetry.RouteUpstreams{Route: u.Route, Repeated: u.Repeated, Refused: u.Refused}
+		for i := range u.Targets {
+			t := &u.Targets[i]
+			route.Targets = append(route.Targets, telemetry.Upstream{Address: t.Address, Used: t.Used(), Open: t.Open, Waiting: t.Waiting, Ejections: t.Ejections})
+		}
+		list = append(list, route)
+	}
+	return list
+}
+
 // status is what the admin listener shows of the configuration in force.
 func (l *live) status() any {
 	now := l.current.Load()
@@ -226,6 +238,7 @@ func (l *live) status() any {
 		"devices":    now.devices.Status(),
 		"revocation": now.devices.Revocations(),
 		"signals":    now.signals.Status(),
+		"upstreams":  l.door.Upstreams(),
 		"in_flight":  l.door.InFlight(),
 	}
 	if now.cfg.Server.TLS.ACME.Enabled() {

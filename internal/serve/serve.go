@@ -117,6 +117,7 @@ func Run(ctx context.Context, opts Options) error {
 	door := proxy.New(proxy.Options{Signer: signer, Recorder: records, Now: opts.Now, Log: log, Tracer: tracerOf(tracing)})
 	defer door.Close()
 	news.door.Store(door)
+	metrics.WatchUpstreams(func() []telemetry.RouteUpstreams { return upstreams(door) })
 
 	// Certificates that are in no file.
 	certificateKey, err := sessions.Key(ctx, "certificates")

@@ -193,7 +193,8 @@ func (m *Metrics) decision(e *access.Event) {
 }
 
 // upstreamReasons are why an upstream did not answer.
-var upstreamReasons = []access.Reason{access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamIdentityWrong, access.UpstreamBroken}
+var upstreamReasons = []access.Reason{access.UpstreamUnreachable, access.UpstreamTimeout, access.UpstreamTLSFailed, access.UpstreamIdentityWrong, access.UpstreamBroken,
+	access.UpstreamBusy}
 
 // Candidate tells that a candidate configuration is decided with, that it could
 // not be loaded, or, with neither a version nor an error, that there is none.

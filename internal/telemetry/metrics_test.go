@@ -152,6 +152,13 @@ func TestPresentState(t *testing.T) {
 	wantLines(t, scrape(t, m), `doorward_audit_sink_backlog{sink="syslog logs"} 4`, `doorward_audit_sink_lag_seconds{sink="syslog logs"} 90`,
 		`doorward_audit_sink_failing{sink="syslog logs"} 1`, `doorward_audit_sink_events_total{result="sent",sink="syslog logs"} 5`,
 		`doorward_audit_sink_events_total{result="rejected",sink="syslog logs"} 1`, `doorward_audit_sink_events_total{result="dropped",sink="syslog logs"} 2`)
+	m.WatchUpstreams(func() []RouteUpstreams {
+		return []RouteUpstreams{{Route: "wiki", Repeated: 3, Refused: 4, Targets: []Upstream{
+			{Address: "https://10.0.0.7", Used: true, Open: 12, Waiting: 1}, {Address: "https://10.0.0.8", Ejections: 2}}}}
+	})
+	wantLines(t, scrape(t, m), `doorward_upstream_up{route="wiki",upstream="https://10.0.0.7"} 1`, `doorward_upstream_up{route="wiki",upstream="https://10.0.0.8"} 0`,
+		`doorward_upstream_requests_open{route="wiki",upstream="https://10.0.0.7"} 12`, `doorward_upstream_requests_waiting{route="wiki",upstream="https://10.0.0.7"} 1`,
+		`doorward_upstream_ejections_total{route="wiki",upstream="https://10.0.0.8"} 2`, `doorward_upstream_repeated_total{route="wiki"} 3`, `doorward_upstream_busy_total{route="wiki"} 4`)
 	end := m.Begin(access.Tunnel)
 	m.WatchStore(func() error { return errors.New("no answer") })
 	wantLines(t, scrape(t, m), `doorward_store_up 0`)
@@ -172,6 +179,9 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	m := newMetrics()
 	m.WatchAudit(fakeAudit{})
 	m.WatchReceivers(func() []Receiver { return []Receiver{{Name: "syslog logs"}} })
+	m.WatchUpstreams(func() []RouteUpstreams {
+		return []RouteUpstreams{{Route: "wiki", Targets: []Upstream{{Address: "https://10.0.0.7"}}}}
+	})
 	m.Event(decided("wiki", access.Allow, access.Allowed))
 	var own bytes.Buffer
 	for line := range strings.Lines(scrape(t, m)) {

@@ -40,6 +40,31 @@ type Receiver struct {
 	Failing bool
 }
 
+// Upstream is one address that a route sends requests to. The configuration bounds
+// how many there are.
+type Upstream struct {
+	Address string
+	// Used tells that it gets requests while others can be used.
+	Used bool
+	// Open and Waiting count requests there now, Ejections how often it was left out
+	// because it failed visitors.
+	Open, Waiting int
+	Ejections     uint64
+}
+
+// RouteUpstreams counts what became of requests at one route's addresses together.
+type RouteUpstreams struct {
+	Route string
+	// Repeated were sent to a second address, Refused found no room at any.
+	Repeated, Refused uint64
+	Targets           []Upstream
+}
+
+// WatchUpstreams has the addresses that requests are sent to asked at every scrape.
+func (m *Metrics) WatchUpstreams(state func() []RouteUpstreams) {
+	m.samples.set(func(s *samples) { s.upstreams = state })
+}
+
 // WatchReceivers has the receivers of audit events asked at every scrape.
 func (m *Metrics) WatchReceivers(state func() []Receiver) {
 	m.samples.set(func(s *samples) { s.receivers = state })
@@ -87,6 +112,7 @@ type samples struct {
 	store     func() error
 	receivers func() []Receiver
 	spans     *spans
+	upstreams func() []RouteUpstreams
 }
 
 func (s *samples) set(f func(*samples)) {
@@ -109,6 +135,12 @@ var (
 	receiverEventsDesc   = desc("doorward_audit_sink_events_total", "Audit events that the receiver has (sent), will never take (rejected), or that were deleted to make room (dropped).", "sink", "result")
 	receiverFailingDesc  = desc("doorward_audit_sink_failing", "1 while audit events cannot be sent, else 0.", "sink")
 	spansDesc            = desc("doorward_trace_spans_total", "Spans of traces that the collector has (sent) or never gets (lost).", "result")
+	upstreamUpDesc       = desc("doorward_upstream_up", "1 if the address gets its route's requests, 0 while it is left out or its health checks fail.", "route", "upstream")
+	upstreamOpenDesc     = desc("doorward_upstream_requests_open", "Requests that are open at the address, WebSockets and streams included.", "route", "upstream")
+	upstreamWaitingDesc  = desc("doorward_upstream_requests_waiting", "Requests that wait for one of the address' max_connections.", "route", "upstream")
+	upstreamEjectedDesc  = desc("doorward_upstream_ejections_total", "Times the address was left out for a while because it failed visitors.", "route", "upstream")
+	upstreamRepeatDesc   = desc("doorward_upstream_repeated_total", "Requests of the route that were sent to a second address, because the first one had them and did not answer.", "route")
+	upstreamRefusedDesc  = desc("doorward_upstream_busy_total", "Requests of the route that none of its addresses had room for.", "route")
 	auditFailingDesc     = desc("doorward_audit_failing", "1 while audit events cannot be written, else 0.")
 )
 
@@ -119,7 +151,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, sourceUnknownDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc,
-		receiverWaitingDesc, receiverLagDesc, receiverEventsDesc, receiverFailingDesc, spansDesc} {
+		receiverWaitingDesc, receiverLagDesc, receiverEventsDesc, receiverFailingDesc,
+		upstreamUpDesc, upstreamOpenDesc, upstreamWaitingDesc, upstreamEjectedDesc, upstreamRepeatDesc, upstreamRefusedDesc, spansDesc} {
 		ch <- d
 	}
 }
@@ -127,7 +160,7 @@ func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (s *samples) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
-	providers, sources, audit, store, receivers, spans := s.providers, s.sources, s.audit, s.store, s.receivers, s.spans
+	providers, sources, audit, store, receivers, spans, upstreams := s.providers, s.sources, s.audit, s.store, s.receivers, s.spans, s.upstreams
 	s.mu.Unlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -165,6 +198,9 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(spansDesc, prometheus.CounterValue, float64(n), result)
 		}
 	}
+	if upstreams != nil {
+		s.collectUpstreams(ch, upstreams())
+	}
 	if receivers != nil {
 		for _, r := range receivers() {
 			gauge(receiverWaitingDesc, float64(r.Waiting), r.Name)
@@ -173,6 +209,22 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 			for result, n := range map[string]uint64{"sent": r.Sent, "rejected": r.Rejected, "dropped": r.Dropped} {
 				ch <- prometheus.MustNewConstMetric(receiverEventsDesc, prometheus.CounterValue, float64(n), r.Name, result)
 			}
+		}
+	}
+}
+
+func (s *samples) collectUpstreams(ch chan<- prometheus.Metric, routes []RouteUpstreams) {
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	for _, r := range routes {
+		send(upstreamRepeatDesc, prometheus.CounterValue, float64(r.Repeated), r.Route)
+		send(upstreamRefusedDesc, prometheus.CounterValue, float64(r.Refused), r.Route)
+		for _, t := range r.Targets {
+			send(upstreamUpDesc, prometheus.GaugeValue, oneIf(t.Used), r.Route, t.Address)
+			send(upstreamOpenDesc, prometheus.GaugeValue, float64(t.Open), r.Route, t.Address)
+			send(upstreamWaitingDesc, prometheus.GaugeValue, float64(t.Waiting), r.Route, t.Address)
+			send(upstreamEjectedDesc, prometheus.CounterValue, float64(t.Ejections), r.Route, t.Address)
 		}
 	}
 }
