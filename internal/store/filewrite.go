@@ -8,8 +8,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// maxBatch is how many changes share one commit at most.
-const maxBatch = 64
+// maxBatch is how many changes share one commit at most. A commit waits for the
+// disk whatever its size, so that a crowd that logs in at once waits together.
+const maxBatch = 1024
 
 // change is one Put or Delete on its way into the file.
 type change struct {
