@@ -24,6 +24,7 @@ need curl curl
 need socat socat
 need psql postgresql-client
 [[ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ]] || missing+=(postgresql)
+need wrk wrk
 need rsyslogd rsyslog-gnutls # which brings rsyslog along
 
 if ((${#missing[@]})); then
