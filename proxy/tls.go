@@ -55,6 +55,14 @@ func (t *TLS) Reload(c TLSConfig) error {
 	return nil
 }
 
+// Leaves returns the certificates from files.
+func (t *TLS) Leaves() (list []*x509.Certificate) {
+	for _, pair := range t.current.Load().Certificates {
+		list = append(list, pair.Leaf)
+	}
+	return list
+}
+
 // Covers reports whether a certificate from a file is for a host.
 func (t *TLS) Covers(host string) bool { return covered(t.current.Load(), host) }
 

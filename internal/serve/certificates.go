@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/doorward/doorward/config"
+	"github.com/doorward/doorward/internal/telemetry"
 	"github.com/doorward/doorward/proxy"
 )
 
@@ -27,4 +28,25 @@ func (l *live) loadTLS(ctx context.Context, cfg *config.Config) (err error) {
 		}
 	}
 	return l.issuer.Configure(ctx, conf.ACME, hosts)
+}
+
+// certificates are those that the listener serves, from files and by ACME.
+func (l *live) certificates() (list []telemetry.Certificate) {
+	if l.tls == nil {
+		return nil
+	}
+	for _, leaf := range l.tls.Leaves() {
+		name := leaf.Subject.CommonName
+		if len(leaf.DNSNames) > 0 {
+			name = leaf.DNSNames[0]
+		}
+		list = append(list, telemetry.Certificate{Name: name, NotAfter: leaf.NotAfter})
+	}
+	if !l.current.Load().cfg.Server.TLS.ACME.Enabled() {
+		return list
+	}
+	for _, s := range l.issuer.Status() {
+		list = append(list, telemetry.Certificate{Name: s.Host, NotAfter: s.NotAfter, Failing: s.Error != ""})
+	}
+	return list
 }

@@ -113,6 +113,8 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	l.candidate.follow(ctx, cfg)
 	l.metrics.WatchProviders(who.Ready)
 	l.metrics.WatchSources(func() []telemetry.Source { return sources(devices) })
+	l.metrics.WatchSignals(func() []telemetry.Stream { return streams(told) })
+	l.metrics.WatchCertificates(l.certificates)
 	l.metrics.Loaded(cfg.Version, routeIDs(cfg), providerIDs(cfg))
 	if before.cfg != nil {
 		l.warnOfRestart(before.cfg, cfg)
@@ -201,10 +203,10 @@ func (l *live) stop() {
 func sources(devices *devicecheck.Inspector) []telemetry.Source {
 	var list []telemetry.Source
 	for _, s := range devices.Status() {
-		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince, UnknownValues: s.UnknownValues})
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince, UnknownValues: s.UnknownValues, Devices: s.Devices})
 	}
 	for _, s := range devices.Revocations() {
-		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince})
+		list = append(list, telemetry.Source{ID: s.ID, ObservedAt: s.ObservedAt, FailingSince: s.FailingSince, Devices: -1})
 	}
 	return list
 }

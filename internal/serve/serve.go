@@ -148,6 +148,8 @@ func Run(ctx context.Context, opts Options) error {
 		server.TLSConfig = live.tls.Config()
 	}
 	ready := &readiness{live: live}
+	metrics.WatchReady(ready.checks)
+	metrics.WatchSessions(sessions.Cached)
 	adminServer := &http.Server{
 		Handler: admin.New(admin.Options{
 			Config: cfg.Server.Admin, Checks: ready.checks, Metrics: metrics.Handler(),

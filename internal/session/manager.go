@@ -115,6 +115,14 @@ const cacheSize = 1 << 16
 // closeGrace is how long Close lets a refresh finish whose token is being redeemed.
 const closeGrace = 5 * time.Second
 
+// Cached returns how many logins are in memory.
+func (m *Manager) Cached() (n int) {
+	for i := range m.cache.logins {
+		n += m.cache.logins[i].len()
+	}
+	return n
+}
+
 // New returns a Manager. It watches the store until Close.
 func New(opts Options) (*Manager, error) { return newManager(opts, cacheSize) }
 

@@ -71,7 +71,7 @@ func TestEventsAreCounted(t *testing.T) {
 	refused.Response.Status = 403
 	m.Event(refused)
 	down := decided("wiki", access.Allow, access.Allowed)
-	down.Response.Status, down.Response.Reason = 502, access.UpstreamUnreachable
+	down.Response.Status, down.Response.Reason, down.Response.Upstream, down.Response.Wait = 502, access.UpstreamUnreachable, "http://10.0.0.7", time.Second
 	m.Event(down)
 	m.Event(&access.Event{Kind: access.EventDecision}) // a panic before anything was known
 	m.Event(&access.Event{Kind: access.EventLogin, Actor: "corp:8f1c", Reason: access.Allowed})
@@ -87,6 +87,8 @@ func TestEventsAreCounted(t *testing.T) {
 		`doorward_requests_total{door="none",outcome="deny",reason="none",route="none"} 1`,
 		`doorward_responses_total{class="4xx",route="billing"} 1`,
 		`doorward_upstream_errors_total{reason="upstream_unreachable",route="wiki"} 1`,
+		`doorward_upstream_wait_seconds_bucket{route="wiki",le="1"} 1`, `doorward_upstream_wait_seconds_count{route="wiki"} 1`,
+		`doorward_events_total{kind="login",reason="login_state_unknown"} 1`, `doorward_events_total{kind="config",reason="none"} 1`,
 		`doorward_closed_total{reason="session_ended",route="wiki"} 1`,
 		`doorward_closed_total{reason="no_route",route="none"} 1`,
 		`doorward_shadow_decisions_total{outcome="deny",route="wiki",rule="deny/old-scope"} 1`,
@@ -107,6 +109,7 @@ func TestLabelsAreBounded(t *testing.T) {
 		e := decided(fmt.Sprint("route", i), access.Deny, access.Reason(fmt.Sprint("reason", i)))
 		e.Request.Door, e.Response.Status = access.Door(fmt.Sprint("door", i)), 600+i
 		m.Event(e)
+		m.Event(&access.Event{Kind: access.EventKind(fmt.Sprint("kind", i)), Reason: access.Reason(fmt.Sprint(i))})
 		m.Event(&access.Event{Kind: access.EventLogin, Actor: fmt.Sprint("provider", i, ":x"), Reason: access.Reason(fmt.Sprint(i))})
 		m.Begin(access.Door(fmt.Sprint(i)))()
 	}
@@ -122,10 +125,11 @@ func TestReload(t *testing.T) {
 	m.Event(decided("wiki", access.Allow, access.Allowed))
 	m.Event(decided("billing", access.Allow, access.Allowed))
 	m.LoadFailed()
+	wantLines(t, scrape(t, m), `doorward_config_last_reload_successful 0`)
 	m.Loaded("c2", []string{"wiki"}, []string{"corp"})
 	wantLines(t, scrape(t, m),
 		`doorward_config_info{version="c2"} 1`, `!doorward_config_info{version="c1"}`,
-		`doorward_config_reload_total{result="ok"} 2`, `doorward_config_reload_total{result="failed"} 1`,
+		`doorward_config_reload_total{result="ok"} 2`, `doorward_config_reload_total{result="failed"} 1`, `doorward_config_last_reload_successful 1`,
 		`doorward_config_last_reload_success_timestamp_seconds 1.7954352e+09`,
 		`doorward_responses_total{class="2xx",route="wiki"} 1`, `!doorward_responses_total{class="2xx",route="billing"}`)
 }
@@ -143,7 +147,7 @@ func TestPresentState(t *testing.T) {
 		return map[string]error{"corp": nil, "partners": errors.New("no route to host")}
 	})
 	m.WatchSources(func() []Source {
-		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second), UnknownValues: 5}, {ID: "file", FailingSince: noon.Add(-time.Hour)}}
+		return []Source{{ID: "intune", ObservedAt: noon.Add(-90 * time.Second), UnknownValues: 5}, {ID: "file", FailingSince: noon.Add(-time.Hour)}, {ID: "crl", ObservedAt: noon, Devices: -1}}
 	})
 	m.WatchAudit(fakeAudit{})
 	m.WatchReceivers(func() []Receiver {
@@ -159,6 +163,21 @@ func TestPresentState(t *testing.T) {
 	wantLines(t, scrape(t, m), `doorward_upstream_up{route="wiki",upstream="https://10.0.0.7"} 1`, `doorward_upstream_up{route="wiki",upstream="https://10.0.0.8"} 0`,
 		`doorward_upstream_requests_open{route="wiki",upstream="https://10.0.0.7"} 12`, `doorward_upstream_requests_waiting{route="wiki",upstream="https://10.0.0.7"} 1`,
 		`doorward_upstream_ejections_total{route="wiki",upstream="https://10.0.0.8"} 2`, `doorward_upstream_repeated_total{route="wiki"} 3`, `doorward_upstream_busy_total{route="wiki"} 4`)
+	m.WatchCertificates(func() []Certificate {
+		return []Certificate{{Name: "wiki.example", NotAfter: noon}, {Name: "wiki.example", NotAfter: noon.Add(-time.Hour), Failing: true}, {Name: "new.example"}}
+	})
+	m.WatchSignals(func() []Stream { return []Stream{{ID: "corp"}, {ID: "mdm", Failing: true}} })
+	m.WatchReady(func() map[string]error { return map[string]error{"serving": nil, "store": errors.New("no answer")} })
+	m.WatchSessions(func() int { return 12 })
+	m.WatchTracing(nil)
+	m.StoreAsked("get", time.Millisecond, true)
+	m.ProviderAsked("corp", time.Second, true)
+	m.ProviderAsked("stranger", time.Second, false)
+	wantLines(t, scrape(t, m), `doorward_certificate_expiry_timestamp_seconds{name="wiki.example"} 1.7954316e+09`, `doorward_certificate_expiry_timestamp_seconds{name="new.example"} 0`,
+		`doorward_certificate_renewal_failing{name="wiki.example"} 1`, `doorward_signal_stream_failing{transmitter="corp"} 0`, `doorward_signal_stream_failing{transmitter="mdm"} 1`,
+		`doorward_ready{check="serving"} 1`, `doorward_ready{check="store"} 0`, `doorward_sessions_in_memory 12`, `!doorward_trace_spans_total`,
+		`doorward_store_errors_total{operation="get"} 1`, `doorward_store_errors_total{operation="put"} 0`, `doorward_store_operation_duration_seconds_count{operation="get"} 1`,
+		`doorward_provider_errors_total{provider="corp"} 1`, `doorward_provider_request_duration_seconds_count{provider="other"} 1`)
 	end := m.Begin(access.Tunnel)
 	m.WatchStore(func() error { return errors.New("no answer") })
 	wantLines(t, scrape(t, m), `doorward_store_up 0`)
@@ -168,6 +187,7 @@ func TestPresentState(t *testing.T) {
 		`doorward_device_source_age_seconds{source="intune"} 90`, `!doorward_device_source_age_seconds{source="file"}`,
 		`doorward_device_source_failing{source="intune"} 0`, `doorward_device_source_failing{source="file"} 1`,
 		`doorward_device_source_failing_seconds{source="intune"} 0`, `doorward_device_source_failing_seconds{source="file"} 3600`,
+		`doorward_device_source_devices{source="intune"} 0`, `!doorward_device_source_devices{source="crl"}`,
 		`doorward_device_source_unknown_values{source="intune"} 5`, `doorward_device_source_unknown_values{source="file"} 0`,
 		`doorward_audit_queue_length 7`, `doorward_audit_lost_total 3`, `doorward_audit_failing 1`,
 		`doorward_requests_in_flight{door="tunnel"} 1`, `doorward_requests_in_flight{door="standalone"} 0`)

@@ -15,6 +15,8 @@ type Source struct {
 	ObservedAt time.Time
 	// FailingSince is set while it cannot be read.
 	FailingSince time.Time
+	// Devices is how many devices it lists; negative: it lists none by its nature.
+	Devices int
 	// UnknownValues is how many of its values have no meaning here.
 	UnknownValues int
 }
@@ -65,6 +67,44 @@ func (m *Metrics) WatchUpstreams(state func() []RouteUpstreams) {
 	m.samples.set(func(s *samples) { s.upstreams = state })
 }
 
+// Certificate is one that the listener serves.
+type Certificate struct {
+	// Name is the host it is for; of several the first.
+	Name string
+	// NotAfter is when it ends; zero: there is none yet.
+	NotAfter time.Time
+	// Failing tells that the last attempt to obtain the next one failed.
+	Failing bool
+}
+
+// Stream is a transmitter of shared signals.
+type Stream struct {
+	// ID is the id from the configuration.
+	ID string
+	// Failing is set while something is wrong with it.
+	Failing bool
+}
+
+// WatchCertificates has the certificates of the listener looked at every scrape.
+func (m *Metrics) WatchCertificates(state func() []Certificate) {
+	m.samples.set(func(s *samples) { s.certificates = state })
+}
+
+// WatchSignals has the transmitters of shared signals asked at every scrape.
+func (m *Metrics) WatchSignals(state func() []Stream) {
+	m.samples.set(func(s *samples) { s.signals = state })
+}
+
+// WatchReady has readiness asked at every scrape: nil, or why not, by check.
+func (m *Metrics) WatchReady(checks func() map[string]error) {
+	m.samples.set(func(s *samples) { s.ready = checks })
+}
+
+// WatchSessions has asked at every scrape how many logins are in memory.
+func (m *Metrics) WatchSessions(cached func() int) {
+	m.samples.set(func(s *samples) { s.sessions = cached })
+}
+
 // WatchReceivers has the receivers of audit events asked at every scrape.
 func (m *Metrics) WatchReceivers(state func() []Receiver) {
 	m.samples.set(func(s *samples) { s.receivers = state })
@@ -113,6 +153,11 @@ type samples struct {
 	receivers func() []Receiver
 	spans     *spans
 	upstreams func() []RouteUpstreams
+
+	certificates func() []Certificate
+	signals      func() []Stream
+	ready        func() map[string]error
+	sessions     func() int
 }
 
 func (s *samples) set(f func(*samples)) {
@@ -126,6 +171,12 @@ var (
 	sourceAgeDesc        = desc("doorward_device_source_age_seconds", "Time since the device inventory was last read; absent if it never was.", "source")
 	sourceFailingDesc    = desc("doorward_device_source_failing", "1 while the device inventory cannot be read, else 0.", "source")
 	sourceFailingForDesc = desc("doorward_device_source_failing_seconds", "Time since the device inventory was first found unreadable; 0 while it can be read.", "source")
+	sourceDevicesDesc    = desc("doorward_device_source_devices", "Devices that the inventory listed when it was last read.", "source")
+	certificateDesc      = desc("doorward_certificate_expiry_timestamp_seconds", "When the certificate that is served for a host ends, in Unix time; of several for one host the first to end. 0 while there is none.", "name")
+	certificateFailDesc  = desc("doorward_certificate_renewal_failing", "1 while the next certificate of a host cannot be obtained, else 0.", "name")
+	signalsFailingDesc   = desc("doorward_signal_stream_failing", "1 while a transmitter of shared signals cannot be reached or breaks its promises, else 0.", "transmitter")
+	readyDesc            = desc("doorward_ready", "1 if requests can be served as far as the check tells, else 0; see /readyz.", "check")
+	sessionsDesc         = desc("doorward_sessions_in_memory", "Logins that this process keeps in memory, because they were used here lately.")
 	sourceUnknownDesc    = desc("doorward_device_source_unknown_values", "Values of the last reading of the device inventory that have no meaning here, so that the facts are unknown.", "source")
 	auditQueueDesc       = desc("doorward_audit_queue_length", "Audit events that wait to be written.")
 	auditLostDesc        = desc("doorward_audit_lost_total", "Audit events that could not be kept.")
@@ -152,7 +203,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{providerUpDesc, sourceAgeDesc, sourceFailingDesc, sourceFailingForDesc, sourceUnknownDesc, auditQueueDesc, auditLostDesc, auditFailingDesc, storeUpDesc,
 		receiverWaitingDesc, receiverLagDesc, receiverEventsDesc, receiverFailingDesc,
-		upstreamUpDesc, upstreamOpenDesc, upstreamWaitingDesc, upstreamEjectedDesc, upstreamRepeatDesc, upstreamRefusedDesc, spansDesc} {
+		upstreamUpDesc, upstreamOpenDesc, upstreamWaitingDesc, upstreamEjectedDesc, upstreamRepeatDesc, upstreamRefusedDesc, spansDesc,
+		sourceDevicesDesc, certificateDesc, certificateFailDesc, signalsFailingDesc, readyDesc, sessionsDesc} {
 		ch <- d
 	}
 }
@@ -161,6 +213,7 @@ func (s *samples) Describe(ch chan<- *prometheus.Desc) {
 func (s *samples) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
 	providers, sources, audit, store, receivers, spans, upstreams := s.providers, s.sources, s.audit, s.store, s.receivers, s.spans, s.upstreams
+	certificates, signals, ready, sessions := s.certificates, s.signals, s.ready, s.sessions
 	s.mu.Unlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -182,8 +235,34 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 				failingFor = max(0, s.now().Sub(source.FailingSince))
 			}
 			gauge(sourceFailingForDesc, failingFor.Seconds(), source.ID)
+			if source.Devices >= 0 {
+				gauge(sourceDevicesDesc, float64(source.Devices), source.ID)
+			}
 			gauge(sourceUnknownDesc, float64(source.UnknownValues), source.ID)
 		}
+	}
+	if certificates != nil {
+		for name, c := range firstToEnd(certificates()) {
+			ends := 0.0
+			if !c.NotAfter.IsZero() {
+				ends = float64(c.NotAfter.Unix())
+			}
+			gauge(certificateDesc, ends, name)
+			gauge(certificateFailDesc, oneIf(c.Failing), name)
+		}
+	}
+	if signals != nil {
+		for _, stream := range signals() {
+			gauge(signalsFailingDesc, oneIf(stream.Failing), stream.ID)
+		}
+	}
+	if ready != nil {
+		for check, err := range ready() {
+			gauge(readyDesc, oneIf(err == nil), check)
+		}
+	}
+	if sessions != nil {
+		gauge(sessionsDesc, float64(sessions()))
 	}
 	if store != nil {
 		gauge(storeUpDesc, oneIf(store() == nil))
@@ -227,6 +306,22 @@ func (s *samples) collectUpstreams(ch chan<- prometheus.Metric, routes []RouteUp
 			send(upstreamEjectedDesc, prometheus.CounterValue, float64(t.Ejections), r.Route, t.Address)
 		}
 	}
+}
+
+// firstToEnd keeps one certificate for each name: two lines of one series would
+// spoil the scrape.
+func firstToEnd(list []Certificate) map[string]Certificate {
+	first := map[string]Certificate{}
+	for _, c := range list {
+		if have, ok := first[c.Name]; ok {
+			c.Failing = c.Failing || have.Failing
+			if have.NotAfter.Before(c.NotAfter) {
+				c.NotAfter = have.NotAfter
+			}
+		}
+		first[c.Name] = c
+	}
+	return first
 }
 
 func oneIf(b bool) float64 {
