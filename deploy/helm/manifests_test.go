@@ -113,6 +113,10 @@ func empty(kind string) any {
 		return &networkingv1.NetworkPolicy{}
 	case "networking.k8s.io/v1/Ingress":
 		return &networkingv1.Ingress{}
+	case "monitoring.coreos.com/v1/PrometheusRule":
+		return &prometheusRule{}
+	case "monitoring.coreos.com/v1/PodMonitor":
+		return &podMonitor{}
 	case "rbac.authorization.k8s.io/v1/ClusterRoleBinding":
 		return &rbacv1.ClusterRoleBinding{}
 	}
