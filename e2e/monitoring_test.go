@@ -30,6 +30,7 @@ var healthyDay = []string{
 	`doorward_upstream_wait_seconds_bucket += 60`,
 	`doorward_provider_request_duration_seconds_bucket += 5`,
 	`doorward_store_operation_duration_seconds_bucket += 60`,
+	`doorward_upstream_up = 1`,           // nor does one of its applications
 	`doorward_signal_stream_failing = 0`, // the one of the story does not exist
 }
 
@@ -47,6 +48,8 @@ var badDays = map[string][]string{
 	"DoorwardCertificateEndsSoon":   {`doorward_certificate_expiry_timestamp_seconds = 1`},
 	"DoorwardCertificateNotRenewed": {`doorward_certificate_renewal_failing = 1`},
 	"DoorwardUpstreamFailing":       {`doorward_upstream_errors_total{reason="upstream_unreachable"} += 10`, `doorward_requests_total{reason="upstream_unreachable"} += 10`},
+	"DoorwardUpstreamBusy":          {`doorward_upstream_busy_total += 60`},
+	"DoorwardUpstreamAddressOut":    {`doorward_upstream_up = 0`},
 	"DoorwardUpstreamSlow":          {`doorward_upstream_wait_seconds_bucket{le!~"10|30|60|\\+Inf"} += 0`},
 	"DoorwardProviderDown":          {`doorward_provider_up = 0`},
 	"DoorwardProviderSlow":          {`doorward_provider_request_duration_seconds_bucket{le!~"10|30|\\+Inf"} += 0`},

@@ -141,16 +141,13 @@ func tracedRoundTrip(t http.RoundTripper, attempt *http.Request) (*http.Response
 	res, err := t.RoundTrip(attempt)
 	switch {
 	case err == nil:
+		end(res.StatusCode, "")
 	case context.Cause(attempt.Context()) == context.DeadlineExceeded:
 		end(0, access.UpstreamTimeout)
-		return res, err
 	case attempt.Context().Err() != nil:
 		end(0, access.ClientGone)
-		return res, err
 	default:
 		end(0, upstreamReason(err))
-		return res, err
 	}
-	end(res.StatusCode, "")
-	return res, nil
+	return res, err
 }
