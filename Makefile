@@ -4,7 +4,7 @@
 GO ?= go
 FUZZTIME ?= 2s
 
-.PHONY: build test demo lint fuzz parts generate bench microbench charts clients vendor sbom test-image test-kubernetes
+.PHONY: build test demo lint fuzz parts generate bench microbench charts clients vendor sbom deb test-image test-kubernetes
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
@@ -66,6 +66,12 @@ sbom: build
 # Builds the image without a network or a daemon, and runs it. As root.
 test-image:
 	./deploy/image/test.sh
+
+# A Debian package in bin/: binary, unit, manual pages, completion. VERSION names it.
+VERSION ?= 0.0.0~$(shell git log -1 --format=%cd.%h --date=format:%Y%m%d)
+deb:
+	@mkdir -p bin
+	./deploy/debian/build.sh $(VERSION) bin
 
 # A real kube-apiserver, built from its module (ten minutes the first time), takes
 # the manifests and the rendered chart, and reviews tokens. Needs Debian's etcd-server.

@@ -26,6 +26,9 @@ need psql postgresql-client
 [[ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ]] || missing+=(postgresql)
 need wrk wrk
 need rsyslogd rsyslog-gnutls # which brings rsyslog along
+need systemd-analyze systemd
+need groff groff-base
+need fakeroot fakeroot
 
 if ((${#missing[@]})); then
   echo "installing: ${missing[*]}"

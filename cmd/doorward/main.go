@@ -94,7 +94,7 @@ func root() *cobra.Command {
 		healthCommand(&s),
 		topCommand(&s), sessionsCommand(&s), revokeCommand(&s), revocationsCommand(&s), devicesCommand(&s),
 		verifyLogCommand(&s), auditCommand(&s),
-		versionCommand(&s),
+		manCommand(), versionCommand(&s),
 	)
 	showUsage(cmd)
 	return cmd
