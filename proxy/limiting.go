@@ -134,6 +134,7 @@ func (p *passage) limitDecided() error {
 		}
 	}
 	switch who := &p.req.Identity; {
+	case who.Nobody() && p.req.Fault != "": // on our side; it may be anybody
 	case who.Nobody() && p.dec.Outcome != access.Allow:
 		if err := p.limitStrangers(); err != nil {
 			return err
@@ -216,14 +217,19 @@ func (p *passage) ofStranger() bool {
 	case p.limiting.refused.of != enough:
 		return false // it has cost next to nothing; the budget recovers at its pace
 	case p.decided:
-		return p.dec.Outcome != access.Allow
+		return p.dec.Outcome != access.Allow && !ours(p.dec.Reason)
 	}
 	switch p.req.Path {
 	case access.LoginPath, access.CallbackPath, access.ReplayPath:
 		return true
 	}
-	return p.event.Response.Reason != "" || p.req.Credential.Problem != ""
+	reason := p.event.Response.Reason
+	return reason != "" && !ours(reason) || p.req.Credential.Problem != ""
 }
+
+// ours reports whether a reason is a failure on our side: while the store is
+// down, nobody is known.
+func ours(reason access.Reason) bool { return reason.Info().Status >= http.StatusInternalServerError }
 
 // becomesStream counts the request as a stream from here on: its answer has no
 // end.

@@ -340,6 +340,25 @@ func TestStrangersAreLimitedByNetwork(t *testing.T) {
 	}
 }
 
+// While the store is down nobody is known. That makes nobody a stranger.
+func TestAnOutageMakesNoStrangers(t *testing.T) {
+	w := newWorld(t, []access.Route{routeTo("http://app.example", newEcho(t))}, withLimits(Limits{Strangers: Strangers{Rate: perHour(t, "1/h"), Burst: 1}}),
+		withPolicy(func(req *access.Request) access.Decision {
+			if req.Fault != "" {
+				return access.Decision{Reason: req.Fault}
+			}
+			return loginFirst(req)
+		}))
+	for range 5 {
+		if res, body := w.ask("GET", "http://app.example/", as("broken")...); res.StatusCode != 503 {
+			t.Fatalf("%s\n%s", res.Status, body)
+		}
+	}
+	if res, _ := w.ask("GET", "http://app.example/", "Accept", "text/html"); res.StatusCode != 302 {
+		t.Errorf("a stranger: %s", res.Status)
+	}
+}
+
 // Whoever asks for somebody else does not say when the request ends, so that only
 // the rate counts; each question is one.
 func TestLimitsOfQuestions(t *testing.T) {
