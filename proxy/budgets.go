@@ -34,6 +34,11 @@ type budgetShard struct {
 	_     [64]byte // shards do not share a cache line
 }
 
+// clockSlack is how much later than another a moment may be that was looked at
+// before it, since requests wait for each other. Beyond it the clock was set back,
+// and all budgets are full.
+const clockSlack = int64(10 * time.Minute)
+
 type budgetSet [budgetWays]budget
 
 // budget is what one party has used. The zero budget is full and nobody's.
@@ -137,9 +142,9 @@ func (b *budgets) short(key uint64, p pace, now time.Time) time.Duration {
 	if shard.sets == nil {
 		return 0
 	}
-	for _, own := range shard.sets[set] { // a copy
+	for _, own := range shard.sets[set] {
 		if own.key == key {
-			return own.spend(p, now.UnixNano())
+			return own.spend(p, now.UnixNano()) // of the copy
 		}
 	}
 	return 0
@@ -179,8 +184,11 @@ func (b *budget) spend(p pace, now int64) time.Duration {
 		return 0
 	}
 	every, most := int64(p.every), int64(p.every)*int64(max(p.burst, 1))
-	// Never emptier than empty, whatever the clock or an earlier limit says.
-	spent := min(max(b.spent, now), now+most)
+	spent := max(b.spent, now)
+	if spent-now > most+clockSlack {
+		spent = now
+	}
+	spent = min(spent, now+most) // never emptier than empty
 	if over := spent + every - now - most; over > 0 {
 		b.spent = spent
 		return time.Duration(over)

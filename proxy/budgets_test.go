@@ -33,9 +33,18 @@ func TestABudgetIsSpentAndRecovers(t *testing.T) {
 	if got := take(); got.of != tooOften {
 		t.Errorf("twice after one wait: %+v", got)
 	}
-	now = now.Add(-time.Hour)
-	if got := take(); got.of != tooOften || got.wait > 500*time.Millisecond {
-		t.Errorf("a clock that was set back makes somebody wait: %+v", got)
+	earlier := now.Add(-time.Minute) // of a request that had to wait
+	if _, got := b.take(key, &tenPerSecond, asRequest, earlier); got.of != tooOften || got.wait > 500*time.Millisecond {
+		t.Errorf("a request that had to wait: %+v", got)
+	}
+	now = now.Add(-24 * time.Hour) // the clock was wrong
+	if wait := b.short(key, tenPerSecond.pace, now); wait != 0 {
+		t.Errorf("after the clock was set back one has to wait for %s", wait)
+	}
+	for range 5 {
+		if got := take(); got.of != enough {
+			t.Errorf("after the clock was set back: %+v", got)
+		}
 	}
 	if _, other := b.take(b.key("identity", "", "https://idp", "bob"), &tenPerSecond, asRequest, now); other.of != enough {
 		t.Errorf("somebody else pays: %+v", other)
