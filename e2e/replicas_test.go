@@ -33,8 +33,8 @@ func startFleet(t *testing.T, n int, sessions string) *fleet {
 }
 
 // startFleetOf is startFleet with another application, and with changes to the
-// configuration of each replica.
-func startFleetOf(t testing.TB, n int, sessions string, handler http.HandlerFunc, edit func(text string) string) *fleet {
+// configuration of each replica, and more files beside it, given as name, content.
+func startFleetOf(t testing.TB, n int, sessions string, handler http.HandlerFunc, edit func(text string) string, files ...string) *fleet {
 	t.Helper()
 	app := serveApp(t, handler)
 	f := &fleet{t: t}
@@ -45,6 +45,9 @@ func startFleetOf(t testing.TB, n int, sessions string, handler http.HandlerFunc
 	for range n {
 		s := &site{addr: freeAddress(t), admin: freeAddress(t), dir: t.TempDir()}
 		writeFile(t, s.dir, "secret", "s3cret")
+		for i := 0; i+1 < len(files); i += 2 {
+			writeFile(t, s.dir, files[i], files[i+1])
+		}
 		text := fmt.Sprintf(`version: 1
 server: {listen: %q, auth_url: %q, admin: {listen: %q}}
 sessions: %s

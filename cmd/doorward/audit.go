@@ -18,7 +18,7 @@ func auditCommand(s *settings) *cobra.Command {
 		Use:   "audit",
 		Short: "Work with the audit log",
 	}
-	cmd.AddCommand(auditPublicKeyCommand(s))
+	cmd.AddCommand(auditPublicKeyCommand(s), auditExportCommand(s), auditEraseCommand(s), auditWhoCommand(s))
 	return cmd
 }
 
@@ -43,6 +43,8 @@ func auditPublicKeyCommand(s *settings) *cobra.Command {
 	}
 }
 
+var errNoAuditKey = errors.New("audit.key is not set: make a secret with openssl rand -base64 33, and name it as audit.key: {file: PATH}")
+
 // auditKey reads audit.key from the configuration.
 func auditKey(s *settings) (access.Secret, error) {
 	cfg, err := config.Load(s.config)
@@ -50,7 +52,7 @@ func auditKey(s *settings) (access.Secret, error) {
 		return access.Secret{}, err
 	}
 	if cfg.Audit.Key.IsZero() {
-		return access.Secret{}, errors.New("audit.key is not set: make a secret with openssl rand -base64 33, and name it as audit.key: {file: PATH}")
+		return access.Secret{}, errNoAuditKey
 	}
 	return cfg.Audit.Key, nil
 }

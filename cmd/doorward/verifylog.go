@@ -73,6 +73,9 @@ func writeVerified(out io.Writer, found *audit.Verified, withKey bool) error {
 	if withKey {
 		signatures = fmt.Sprintf(", %d signatures", found.Signed)
 	}
+	if found.Erased > 0 {
+		signatures += fmt.Sprintf("; %d records were erased", found.Erased)
+	}
 	_, err := fmt.Fprintf(out, "%s: %d records in %d files%s\nhead %s\n", verdict, found.Records, found.Files, signatures, printable(found.Head))
 	return err
 }

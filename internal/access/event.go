@@ -52,6 +52,8 @@ type Link struct {
 	// Salt keeps what the record says from being guessed by its hash, where only
 	// that is known.
 	Salt string `json:"salt"`
+	// Hash is that of the record that was here and was erased.
+	Hash string `json:"hash,omitempty"`
 	// Sig signs the record, and with it everything before it.
 	Sig string `json:"sig,omitempty"`
 }
@@ -79,6 +81,9 @@ const (
 	// and Decision are those that ended it, RequestID is that of the request.
 	EventClosed EventKind = "closed"
 	EventAudit  EventKind = "audit" // the log admits that events are missing
+	// EventErased stands where a record was that was erased at the wish of the person
+	// it was about. It says nothing but its place.
+	EventErased EventKind = "erased"
 )
 
 // TLS is what was negotiated for a connection. It is zero without TLS, and where

@@ -71,6 +71,9 @@ func (c *chain) link(to, line []byte, sign bool) []byte {
 	}
 	to = append(to, "}}"...)
 	c.prev = hash(to[start:])
+	for len(to)-start < stubRoom {
+		to = append(to, ' ') // so that it can be erased where it lies
+	}
 	return append(to, '\n')
 }
 
@@ -165,7 +168,8 @@ func lastRecord(path string) (*record, error) {
 			return nil, err
 		}
 		if link, _ := linkOf(line); link != nil {
-			last = &record{seq: link.Seq, hash: hash(line)}
+			is := recordOf(line, link)
+			last = &is
 		}
 	}
 	return last, nil

@@ -24,6 +24,9 @@ type Config struct {
 	// (`doorward audit public-key` prints what to verify with). Default: files are
 	// chained, not signed.
 	Key access.Secret `yaml:"key"`
+	// PseudonymPeriod is for how long the same person has the same pseudonym, where an
+	// entry of `to` has `privacy: pseudonyms`. At least 1h. Default 30d.
+	PseudonymPeriod access.Duration `yaml:"pseudonym_period"`
 }
 
 // minKey is the length of the shortest audit.key in bytes.
@@ -45,6 +48,10 @@ type Sink struct {
 	// Files are always native, since the commands that read them understand
 	// nothing else.
 	Format string `yaml:"format"`
+	// Privacy with the value `pseudonyms` replaces whatever tells who somebody is by
+	// keyed pseudonyms, which `doorward audit who` resolves. It needs audit.key. Such
+	// events cannot be replayed. Default: events are complete.
+	Privacy string `yaml:"privacy"`
 	// Spool is where events wait for a receiver elsewhere. Required for those.
 	Spool SpoolConfig `yaml:"spool"`
 }
@@ -128,9 +135,18 @@ func (c *Config) Validate(f access.Faults) {
 	if !c.Key.IsZero() && len(c.Key.Reveal()) < minKey {
 		f.At("key").Add("make one with: openssl rand -base64 33", "the key has less than %d bytes", minKey)
 	}
+	if p := c.PseudonymPeriod; p != 0 && p.Std() < time.Hour {
+		f.At("pseudonym_period").Add("write 30d", "%s is shorter than 1h", p)
+	}
 	seen, spools := map[string]int{}, map[string]int{}
 	for i := range c.To {
 		at, sink := f.At("to[%d]", i), &c.To[i]
+		switch {
+		case sink.Privacy == privacyPseudonyms && c.Key.IsZero():
+			at.At("privacy").Add("set audit.key", "pseudonyms are made with a key")
+		case sink.Privacy != "" && sink.Privacy != privacyPseudonyms:
+			at.At("privacy").Add("write pseudonyms, or leave it out", "%q is no kind of privacy", sink.Privacy)
+		}
 		key := sink.validate(at)
 		if key == "" {
 			continue

@@ -14,6 +14,8 @@
 //   - Records of a file are chained: each names the hash of the one before, and
 //     with a key the last one of every write is signed. Verify finds what was
 //     removed, changed or moved afterwards.
+//   - What the log has about one person can be exported, and erased by the owner of
+//     the key so that the chain stays whole.
 //   - Events for a receiver elsewhere are written to a folder first, and sent from
 //     there: at least once, in order, over restarts. What the receiver will never
 //     take is put aside, and holds up nothing.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +44,9 @@ func (o *Options) format() format.Options { return format.Options{Version: o.Ver
 // Log writes audit events. Its methods may be called from many goroutines.
 type Log struct {
 	spools []*spool
-	log    *slog.Logger
+	// pseudonyms is nil where no sink wants any.
+	pseudonyms *Pseudonyms
+	log        *slog.Logger
 
 	// closing ends waiting in Record; then, with mu held, closed ends Record.
 	closing chan struct{}
@@ -85,6 +88,11 @@ func Open(cfg Config, opts Options) (*Log, error) {
 		sinks = []Sink{{Stdout: true}}
 	}
 	l := &Log{log: opts.Log, closing: make(chan struct{})}
+	if slices.ContainsFunc(sinks, func(s Sink) bool { return s.Privacy == privacyPseudonyms }) {
+		if l.pseudonyms = NewPseudonyms(&cfg); l.pseudonyms == nil {
+			return nil, errors.New("audit.key: pseudonyms are made with a key, and there is none")
+		}
+	}
 	for _, sink := range sinks {
 		s, err := newSpool(sink, cfg.Required, opts, l.closing)
 		if err != nil {
@@ -106,25 +114,40 @@ func Open(cfg Config, opts Options) (*Log, error) {
 // wait: with Required until there is room, otherwise for a second at most and
 // only while the sink works.
 func (l *Log) Record(e *access.Event) {
-	line, err := encode(e)
-	if err != nil {
-		l.log.Error("an audit event could not be encoded as it is", "error", err, "kind", e.Kind, "request_id", requestID(e))
+	line := l.encode(e)
+	var hidden []byte
+	if l.pseudonyms != nil {
+		hidden = l.encode(l.pseudonyms.hide(e))
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	lineOf := func(s *spool) []byte {
+		if s.hidden {
+			return hidden
+		}
+		return line
+	}
 	var full []*spool
 	for _, s := range l.spools {
 		switch {
 		case l.closed:
-			s.lose(line)
-		case !s.offer(line):
+			s.lose(lineOf(s))
+		case !s.offer(lineOf(s)):
 			full = append(full, s)
 		}
 	}
 	refusal := isRefusalForAudit(e)
 	for _, s := range full {
-		s.wait(line, refusal)
+		s.wait(lineOf(s), refusal)
 	}
+}
+
+func (l *Log) encode(e *access.Event) []byte {
+	line, err := encode(e)
+	if err != nil {
+		l.log.Error("an audit event could not be encoded as it is", "error", err, "kind", e.Kind, "request_id", requestID(e))
+	}
+	return line
 }
 
 // Err tells why events cannot be written at the moment; nil if they can. It is

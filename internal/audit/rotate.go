@@ -21,6 +21,7 @@ const (
 	compressedSuffix = ".gz"
 	sweepEvery       = time.Hour // how often old files are looked for
 	rotateRetry      = time.Minute
+	lockRetry        = 5 * time.Second
 )
 
 // rotated is a file that was rotated away.
@@ -115,22 +116,36 @@ func (r *rotation) keep() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		r.tidy()
+		var again <-chan time.Time
+		if !r.tidy() {
+			again = time.After(lockRetry)
+		}
 		select {
 		case <-r.stop:
 			return
 		case <-r.sweep:
 		case <-tick.C:
+		case <-again:
 		}
 	}
 }
 
-func (r *rotation) tidy() {
+// tidy reports false where somebody else is at work on old files.
+func (r *rotation) tidy() bool {
 	list, err := rotatedFrom(r.cfg.Path)
 	if err != nil {
 		r.log.Error("old audit files cannot be looked for", "path", r.cfg.Path, "error", err)
-		return
+		return true
 	}
+	if len(list) == 0 {
+		return true
+	}
+	folder, err := lockFolder(filepath.Dir(r.cfg.Path))
+	if err != nil {
+		r.log.Debug("old audit files are looked after later", "path", r.cfg.Path, "why", err)
+		return false
+	}
+	defer folder.Close()
 	slices.SortFunc(list, rotated.compare)
 	for i, old := range list {
 		tooMany := r.cfg.Keep > 0 && i < len(list)-r.cfg.Keep
@@ -148,6 +163,7 @@ func (r *rotation) tidy() {
 			}
 		}
 	}
+	return true
 }
 
 // compress replaces a file by its compressed form. Until that is complete, the

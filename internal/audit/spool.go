@@ -39,6 +39,7 @@ type spool struct {
 	chain    *chain                                  // of a file, else nil
 	rotation *rotation                               // of a file, else nil
 	shipper  *shipper                                // of a receiver elsewhere, else nil
+	hidden   bool                                    // gets pseudonyms
 
 	lines    chan []byte
 	reopen   chan chan error
@@ -64,7 +65,7 @@ type gap struct {
 
 func newSpool(sink Sink, required bool, opts Options, closing <-chan struct{}) (*spool, error) {
 	s := &spool{
-		name: "stdout", out: keepOpen{opts.Stdout}, open: opts.OpenFile, required: required, now: opts.Now, log: opts.Log,
+		name: "stdout", out: keepOpen{opts.Stdout}, hidden: sink.Privacy == privacyPseudonyms, open: opts.OpenFile, required: required, now: opts.Now, log: opts.Log,
 		lines: make(chan []byte, opts.Queue), reopen: make(chan chan error), closing: closing,
 		quit: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -121,6 +122,9 @@ func (s *spool) dropped(n uint64) {
 // openChain opens the file of a file sink, where its chain ended.
 func (s *spool) openChain(file FileSink, opts Options) error {
 	s.name, s.path = file.Path, file.Path
+	if err := finishAllErasing(s.path); err != nil {
+		return err
+	}
 	out, err := s.open(s.path)
 	if err != nil {
 		return err

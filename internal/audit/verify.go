@@ -23,6 +23,8 @@ type Verified struct {
 	// Signed are the records whose signature was verified. Each vouches for
 	// everything before it.
 	Signed int `json:"signed"`
+	// Erased are the records that were erased by the owner of the key.
+	Erased int `json:"erased,omitempty"`
 	// Unsigned are the records at the end that no signature vouches for.
 	Unsigned int `json:"unsigned"`
 	// Head is the last record, "SEQ:HASH". Kept elsewhere it proves later that
@@ -148,7 +150,7 @@ func (v *verifier) line(file string, line *Line) {
 
 func (v *verifier) record(file string, line *Line, link *access.Link, now *run) {
 	v.result.Records++
-	is := record{seq: link.Seq, hash: hash(line.Text)}
+	is := recordOf(line.Text, link)
 	switch {
 	case now == nil:
 		now = v.begin(file, line, link, true)
@@ -205,7 +207,15 @@ func records(n uint64) string {
 
 func (v *verifier) signature(file string, line *Line, link *access.Link, now *run) {
 	good := false
-	if link.Sig != "" && v.opts.Key != nil {
+	if link.Hash != "" {
+		erased, vouches := erasedBy(line.Text, link, v.opts.Key)
+		if erased {
+			v.result.Erased++
+		} else {
+			v.fault(file, line.Number, "the record was removed by somebody who has not the key, and something else put in its place")
+		}
+		good = vouches
+	} else if link.Sig != "" && v.opts.Key != nil {
 		if good = signedBy(line.Text, link.Sig, v.opts.Key); !good {
 			v.fault(file, line.Number, "the signature does not fit: the record was changed, or another key signed it")
 		}

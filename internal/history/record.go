@@ -68,6 +68,8 @@ type Contents struct {
 	Own int `json:"own_addresses,omitempty"`
 	// Other counts events of other kinds.
 	Other map[access.EventKind]int `json:"other_events,omitempty"`
+	// Erased are records whose content was erased: what they said is unknown.
+	Erased int `json:"erased,omitempty"`
 	// Damaged are events that cannot be read, Torn those a crash cut off at the
 	// end of a file, Foreign lines that are no events at all.
 	Damaged int `json:"damaged,omitempty"`
@@ -106,6 +108,7 @@ func (c *Contents) add(more *Contents) {
 	c.Lines += more.Lines
 	c.Decisions += more.Decisions
 	c.Own += more.Own
+	c.Erased += more.Erased
 	c.Damaged += more.Damaged
 	c.Torn += more.Torn
 	c.Foreign += more.Foreign
@@ -170,6 +173,8 @@ func (c *Contents) read(file string, line audit.Line) (*Record, bool) {
 	case err != nil:
 		c.Foreign++
 		c.trouble(file, line.Number, "no audit event: %v", err)
+	case event.Kind == access.EventErased:
+		c.Erased++
 	case event.Kind != access.EventDecision:
 		c.other(event.Kind, 1)
 	case event.Request != nil && event.Decision == nil:

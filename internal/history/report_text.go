@@ -117,6 +117,7 @@ func (c *Contents) writeText(b *bytes.Buffer) {
 	}
 	add(c.Skipped, "decisions left out by the filter")
 	add(c.Own, "requests for Doorward's own addresses")
+	add(c.Erased, "erased, so that what they said is unknown")
 	for _, kind := range slices.Sorted(maps.Keys(c.Other)) {
 		add(c.Other[kind], "of kind "+strconv.Quote(string(kind)))
 	}
