@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -35,6 +36,26 @@ type EraseOptions struct {
 	// Live are the files that may be written at the same time. They are changed where
 	// they are, never replaced.
 	Live []string
+}
+
+// logs parts files by the log that they belong to. Each has a chain of its own, of
+// which old files may have been deleted.
+func (o *EraseOptions) logs(files *Files) (logs []*Files) {
+	by := map[string]*Files{}
+	for _, name := range files.Names {
+		log := ""
+		for _, live := range o.Live {
+			if live = filepath.Clean(live); strings.HasPrefix(name, live) && len(live) > len(log) {
+				log = live
+			}
+		}
+		if by[log] == nil {
+			by[log] = new(Files)
+			logs = append(logs, by[log])
+		}
+		by[log].Names = append(by[log].Names, name)
+	}
+	return logs
 }
 
 // ErrTamperedWith is for a log that does not verify before anything is erased.
@@ -63,11 +84,13 @@ func (p *Person) Erase(files *Files, opts EraseOptions) (done Erased, err error)
 	if opts.Key != nil {
 		public = opts.Key.Public().(ed25519.PublicKey)
 	}
-	switch found, err := Verify(files, VerifyOptions{Key: public}); {
-	case err != nil && !errors.Is(err, ErrNothingToVerify):
-		return done, err
-	case err == nil && !found.Sound():
-		return done, fmt.Errorf("%w (%s: %s)", ErrTamperedWith, found.Faults[0].Place, found.Faults[0].Text)
+	for _, log := range opts.logs(files) {
+		switch found, err := Verify(log, VerifyOptions{Key: public}); {
+		case err != nil && !errors.Is(err, ErrNothingToVerify):
+			return done, err
+		case err == nil && !found.Sound():
+			return done, fmt.Errorf("%w (%s: %s)", ErrTamperedWith, found.Faults[0].Place, found.Faults[0].Text)
+		}
 	}
 	if err := p.Learn(files); err != nil {
 		return done, err

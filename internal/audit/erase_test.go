@@ -229,6 +229,33 @@ func waitFor(t *testing.T, holds func() bool) {
 	}
 }
 
+// Each of several logs has a chain of its own, of which old files were deleted.
+func TestErasingFromLogsThatWereRotated(t *testing.T) {
+	dir := t.TempDir()
+	var live []string
+	for _, name := range []string{"audit.jsonl", "other.jsonl"} {
+		path := filepath.Join(dir, name)
+		live = append(live, path)
+		for i := range 3 {
+			recordAll(t, fileAt(path), by("alice", 10*i), by("bob", 10*i+1))
+			if old := fmt.Sprintf("%s.%s", path, time.Unix(int64(i), 0).UTC().Format(rotatedLayout)); i < 2 {
+				os.Rename(path, old)
+			}
+		}
+		old, _ := rotatedFrom(path)
+		os.Remove(old[0].path) // keep: 1
+	}
+	all := []string{live[0] + "*", live[1] + "*"}
+	if done := erase(t, "corp:alice", EraseOptions{Live: live}, all...); done != (Erased{Records: 4, Files: 4}) {
+		t.Errorf("%+v", done)
+	}
+	for _, names := range all {
+		if v := verify(t, VerifyOptions{Key: publicKey(t)}, names); !v.Sound() || v.Erased != 2 {
+			t.Errorf("%+v", v)
+		}
+	}
+}
+
 // A stub hides nothing that anybody else does.
 func TestOnlyTheOwnerOfTheKeyErases(t *testing.T) {
 	other, _ := SigningKey(access.NewSecret(strings.Repeat("x", 32)))

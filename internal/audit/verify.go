@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
@@ -94,6 +95,7 @@ type run struct {
 	link        access.Link
 	begins      bool // begins a file, so that what comes before is elsewhere
 	at          time.Time
+	roughly     bool // at is the hour: every record so far was erased
 	last        record
 	unsigned    []int // sizes of the records after the last signature
 	signed      bool
@@ -162,6 +164,9 @@ func (v *verifier) record(file string, line *Line, link *access.Link, now *run) 
 		now = v.begin(file, line, link, false)
 	}
 	now.line, now.last = line.Number, is
+	if now.roughly && link.Hash == "" {
+		now.at, now.roughly = timeOf(line.Text), false
+	}
 	if v.opts.Head == fmt.Sprintf("%d:%s", is.seq, is.hash) {
 		v.headSeen = true
 	}
@@ -170,12 +175,20 @@ func (v *verifier) record(file string, line *Line, link *access.Link, now *run) 
 
 // begin starts a run at a line.
 func (v *verifier) begin(file string, line *Line, link *access.Link, begins bool) *run {
-	r := &run{file: file, first: line.Number, link: *link, begins: begins, at: timeOf(line.Text)}
+	r := &run{file: file, first: line.Number, link: *link, begins: begins, at: timeOf(line.Text), roughly: link.Hash != ""}
 	v.runs = append(v.runs, r)
 	if link.Seq == 1 && link.Prev == "" {
 		v.note(file, line.Number, "a new chain begins")
 	}
 	return r
+}
+
+// compare orders runs by when they began, as far as that can be told.
+func (r *run) compare(other *run) int {
+	if !r.roughly && !other.roughly {
+		return r.at.Compare(other.at)
+	}
+	return cmp.Or(r.at.Truncate(time.Hour).Compare(other.at.Truncate(time.Hour)), cmp.Compare(r.link.Seq, other.link.Seq))
 }
 
 func timeOf(line []byte) time.Time {
@@ -250,7 +263,7 @@ func (v *verifier) stitch() {
 		}
 	}
 	// Old files are deleted, so the very first record may follow on something.
-	earliest := slices.MinFunc(v.runs, func(a, b *run) int { return a.at.Compare(b.at) })
+	earliest := slices.MinFunc(v.runs, (*run).compare)
 	for _, r := range open {
 		if r == earliest {
 			v.note(r.file, r.first, "the files begin with record %d; what came before is not among them", r.link.Seq)
