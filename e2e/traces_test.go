@@ -366,3 +366,26 @@ func TestTracesWithoutACollector(t *testing.T) {
 	wrong.waitFor("OTEL_EXPORTER_OTLP_PROTOCOL", 1) // and serves
 	wrong.open(v, "/open/served", nil)
 }
+
+// TestTracesReachTheCollector: the receiver of OpenTelemetry's own collector takes
+// them, in both encodings of the protocol.
+func TestTracesReachTheCollector(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "collector")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Dir = "collector"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the collector: %v\n%s", err, out)
+	}
+	address := freeAddress(t)
+	receiver := startCommand(t, exec.Command(program, address))
+	receiver.waitFor("listening", 1)
+	for _, encoding := range []string{"http/protobuf", "http/json"} {
+		d := startTraced(t, "", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+address, "OTEL_BSP_SCHEDULE_DELAY=20",
+			"OTEL_EXPORTER_OTLP_PROTOCOL="+encoding, "OTEL_EXPORTER_OTLP_COMPRESSION=gzip", "OTEL_SERVICE_NAME=door-"+encoding)
+		_, id := d.open(newVisitor(t), "/open/to-the-collector", nil)
+		receiver.waitFor(`"traceId":"`+id+`"`, 1)
+		receiver.waitFor(`{"key":"service.name","value":{"stringValue":"door-`+encoding+`"}}`, 1)
+		d.stop()
+	}
+}
