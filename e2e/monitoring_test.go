@@ -135,8 +135,21 @@ func TestAlertsAndDashboardAskForWhatThereIs(t *testing.T) {
 		t.Errorf("docs/alerts.md has %q, the rules are %q", pages, answer.Alerts)
 	}
 
-	// A metric, a label or a value that has another name by now is noticed.
+	// And the documents name no metric that there is not.
 	scrape := question["Scrapes"].([]string)[0]
+	for _, name := range []string{"alerts.md", "operations.md", "telemetry.md"} {
+		text, err := os.ReadFile("../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, metric := range regexp.MustCompile(`doorward_[a-z_]*[a-z]`).FindAllString(string(text), -1) {
+			if !strings.Contains(scrape, "# TYPE "+metric+" ") {
+				t.Errorf("docs/%s names %s, which no door exposes", name, metric)
+			}
+		}
+	}
+
+	// A metric, a label or a value that has another name by now is noticed.
 	for from, to := range map[string]string{"doorward_audit_lost_total": "doorward_audit_lost_events_total", `sink="`: `receiver="`,
 		`result="lost"`: `result="dropped"`, "doorward_upstream_wait_seconds": "doorward_upstream_seconds"} {
 		if !strings.Contains(scrape, from) {
@@ -184,7 +197,7 @@ devices:
   profiles: {healthy: {all: [known]}}
 signals: [{id: hub, issuer: "http://%s", audience: doorward, push_secret: {file: push}}]
 routes:
-  - {id: app, from: %q, to: [%q], allow: [{name: all, any_user: true}]}
+  - {id: app, from: %q, to: [%q], allow: [{name: all, any_user: true}], deny: [{name: not-yet, methods: [GET], mode: report}]}
   - {id: dead, from: %q, to: ["http://%s"], allow: [{name: all, any_user: true}]}
   - {id: strict, from: %q, to: [%q], require: {device: healthy}, allow: [{name: all, any_user: true}]}
 `, addr, at("auth", ""), admin, onRedis(t, server), receiver+"/v1/logs", provider.Issuer(), freeAddress(t),

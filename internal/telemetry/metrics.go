@@ -241,6 +241,7 @@ func (m *Metrics) Loaded(version string, routes, providers []string) {
 	}
 	for _, provider := range live.providers {
 		m.logins.WithLabelValues(provider, "ok")
+		m.observed.providerErrors.WithLabelValues(provider)
 	}
 	m.configInfo.Reset()
 	m.configInfo.WithLabelValues(version).Set(1)
