@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // input is what the story asks, as JSON on standard input.
@@ -97,7 +98,7 @@ func (out *output) check(in *input) error {
 		}
 	}
 	for alert := range in.Bad {
-		if !contains(out.Alerts, alert) {
+		if !slices.Contains(out.Alerts, alert) {
 			out.problem("there is no rule %s", alert)
 		}
 	}

@@ -222,5 +222,3 @@ func readDashboard(path string, out *output) (list []panel, err error) {
 	}
 	return list, nil
 }
-
-func contains(list []string, text string) bool { return slices.Contains(list, text) }
