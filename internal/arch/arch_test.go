@@ -24,7 +24,7 @@ const module = "github.com/doorward/doorward/"
 // that a new one takes its place knowingly.
 var layers = [][]string{
 	{"internal/access"},
-	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format"},
+	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format", "internal/h1"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/session", "internal/audit/send", "internal/issuance"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config", "proxy/extauthz", "proxy/spoe"},
@@ -43,6 +43,7 @@ var only = map[string][]string{
 	"internal/migrate":  {"internal/access"},
 	"internal/jose":     {"internal/access"},
 	"internal/tunnel":   {"internal/access"},
+	"internal/h1":       {},
 
 	"internal/audit/format": {},
 	"internal/audit/send":   {"internal/access", "internal/audit/format"},
@@ -52,7 +53,7 @@ var only = map[string][]string{
 	"internal/audit":     {"internal/access", "internal/audit/format", "internal/audit/send"},
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
-	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel", "internal/issuance"},
+	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel", "internal/issuance", "internal/h1"},
 	"internal/issuance":  {"internal/access", "internal/store"},
 	"proxy/extauthz":     {"internal/access", "proxy"},
 	"proxy/spoe":         {"internal/access", "proxy"},
