@@ -149,6 +149,10 @@ func newUpstream(entry *Entry, dial dialer, log *slog.Logger) (*upstream, error)
 // newTransport returns the connections to an upstream. Headers of an answer that
 // do not come within the route's timeout are an error.
 func newTransport(entry *Entry, dial dialer, conf *tls.Config) transport {
+	dial = telling(dial)
+	if entry.ownClient() {
+		return newOwnTransport(dial, entry.settings.timeout)
+	}
 	var protocols http.Protocols
 	if entry.h2c {
 		protocols.SetUnencryptedHTTP2(true)
@@ -159,19 +163,13 @@ func newTransport(entry *Entry, dial dialer, conf *tls.Config) transport {
 	return &http.Transport{
 		// No Proxy: the environment must not redirect requests that carry
 		// assertions.
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dial(ctx, network, address)
-			if err != nil {
-				return nil, &dialError{err}
-			}
-			return conn, nil
-		},
+		DialContext:            dial,
 		TLSClientConfig:        conf,
 		Protocols:              &protocols,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ResponseHeaderTimeout:  entry.settings.timeout,
-		ExpectContinueTimeout:  time.Second,
-		IdleConnTimeout:        90 * time.Second,
+		ExpectContinueTimeout:  expectContinue,
+		IdleConnTimeout:        idleUpstream,
 		MaxIdleConnsPerHost:    idlePerUpstream,
 		MaxResponseHeaderBytes: responseHeaders,
 		DisableCompression:     true, // bodies pass as they are

@@ -35,6 +35,7 @@ type settings struct {
 	ejectAfter     uint32 // 0: never
 	ejectFor       time.Duration
 	ejectPercent   int
+	standardClient bool
 	checkHost      string // of health checks; "": that of the address
 }
 
@@ -83,6 +84,10 @@ func (e *Entry) compileUpstream(f access.Faults) {
 		ejectAfter:     uint32(max(0, orDefault(c.Eject.After, defaultEjectAfter))),
 		ejectFor:       c.Eject.For.Or(defaultEjectFor),
 		ejectPercent:   orDefault(c.Eject.MaxPercent, defaultEjectPercent),
+		standardClient: c.Client == standardClient,
+	}
+	if c.Client != "" && c.Client != standardClient {
+		f.At("client").Add("write standard, or leave it out", "%q is no client", c.Client)
 	}
 	if i := slices.Index(balances, c.Balance); i >= 0 {
 		s.balance = balance(i)

@@ -33,6 +33,11 @@ type Upstream struct {
 	// SlowStart is how long an address that comes back gets less than its share, so that it
 	// can warm up. Sessions go back at once. Default 10s.
 	SlowStart Duration `yaml:"slow_start"`
+	// Client says which client speaks to addresses of the scheme http: `standard` is
+	// the one of Go's standard library, which speaks to https and h2c in any case.
+	// Default: Doorward's own, which costs less and reads answers more strictly; see
+	// docs/upstream-client.md.
+	Client string `yaml:"client"`
 	// Health has the addresses asked now and then whether they are well.
 	Health HealthCheck `yaml:"health"`
 	// Eject says when an address that fails visitors is left out for a while.

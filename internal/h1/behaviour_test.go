@@ -446,13 +446,15 @@ func TestNotReached(t *testing.T) {
 	<-body.closed
 }
 
-// Once a body of unknown length has been looked into, it cannot go elsewhere.
-func TestNotReachedWithABodyThatWasTouched(t *testing.T) {
+// A body of unknown length is looked into only when there is somebody to send it
+// to.
+func TestNotReachedWithABodyOfUnknownLength(t *testing.T) {
 	client := New(Options{Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("refused") }})
-	req := request(t, "GET", io.NopCloser(strings.NewReader("x")))
+	body := strings.NewReader("x")
+	req := request(t, "GET", io.NopCloser(body))
 	req.ContentLength = -1
 	_, err := client.RoundTrip(req)
-	if e := (*Error)(nil); !errors.As(err, &e) || e.NeverSent() {
+	if e := (*Error)(nil); !errors.As(err, &e) || !e.NeverSent() || body.Len() != 1 {
 		t.Errorf("%v", err)
 	}
 }

@@ -74,10 +74,6 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer out.free()
 	ctx := req.Context()
-	if err := out.settle(ctx); err != nil {
-		out.close()
-		return nil, &Error{err, true}
-	}
 	p := c.pool(req.URL)
 	sent := false
 	for again := false; ; again = true {
@@ -89,6 +85,13 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			out.close()
 			return nil, &Error{err, sent || out.touched}
+		}
+		if !again {
+			if err := out.settle(ctx); err != nil {
+				out.close()
+				cn.nc.Close()
+				return nil, &Error{err, true}
+			}
 		}
 		res, err := cn.exchange(req, out)
 		if err == nil {

@@ -12,9 +12,8 @@ import (
 )
 
 const (
-	// patience is how long the first wait of a request takes before anything is
-	// spent on it. Most answers are there by then. A longer wait is told of the end
-	// of the request's context; until then the end goes unnoticed, but no longer.
+	// patience is how long the head of a request waits for the beginning of its
+	// body, to go with it.
 	patience = 5 * time.Millisecond
 	// bufferBytes is what a connection holds on to. It grows for a long head.
 	bufferBytes = 4 << 10
@@ -40,7 +39,7 @@ type conn struct {
 
 	// What follows belongs to the request that is on its way.
 	ctx    context.Context
-	stop   func() bool // ends being told of the end of ctx. Nil: not told
+	stop   func() bool // keeps the end of ctx from closing the connection
 	limit  time.Time   // until when the head of the answer has to be there; zero: for ever
 	up     *upload     // the body on its way. Nil: none, or not yet
 	held   *upload     // is to be begun at the limit, or when the upstream asks for it
@@ -120,15 +119,10 @@ func (c *conn) explain(err error) error {
 	return err
 }
 
-// overdue is called when a deadline of the connection has passed: the short one
-// of the first wait, or the limit.
+// overdue is called when a deadline of the connection has passed.
 func (c *conn) overdue() error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
-	}
-	if c.stop == nil {
-		nc := c.nc
-		c.stop = context.AfterFunc(c.ctx, func() { nc.Close() })
 	}
 	if c.up != nil {
 		return c.uploadOverdue()
@@ -157,16 +151,13 @@ func (c *conn) begin() {
 	go c.up.run()
 }
 
-// listen removes the limit: the head of the answer is there.
-func (c *conn) listen() error {
+// listen removes the limit: the head of the answer is there. The deadline of the
+// connection stands; overdue removes it, if it is ever due.
+func (c *conn) listen() {
 	c.limit = time.Time{}
-	switch {
-	case c.up != nil:
-		return c.up.answered(c.stop != nil)
-	case c.stop != nil:
-		return c.nc.SetDeadline(time.Time{})
+	if c.up != nil {
+		c.up.answered()
 	}
-	return nil // overdue does it, if that is ever due
 }
 
 // buffered returns what has come and was not read.
@@ -267,7 +258,7 @@ func (c *conn) done(keep bool) {
 	if c.up != nil && keep {
 		keep = c.up.finished()
 	}
-	if c.stop != nil && !c.stop() {
+	if !c.stop() {
 		keep = false // it is being closed
 	}
 	if !keep {

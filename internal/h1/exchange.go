@@ -22,6 +22,8 @@ type answer struct {
 // the answer's until that has been read, and lost after an error.
 func (c *conn) exchange(req *http.Request, o *outgoing) (*http.Response, error) {
 	c.ctx, c.wrote, c.heard, c.spoilt = req.Context(), 0, false, o.close_
+	nc := c.nc
+	c.stop = context.AfterFunc(c.ctx, func() { nc.Close() })
 	err := c.send(o)
 	var res *http.Response
 	if err == nil {
@@ -38,31 +40,23 @@ func (c *conn) exchange(req *http.Request, o *outgoing) (*http.Response, error) 
 // send sends the head, or has it sent with the body.
 func (c *conn) send(o *outgoing) error {
 	now := time.Now()
-	timeout := c.pool.client.ResponseHeaderTimeout
-	first := now.Add(patience)
-	if timeout > 0 && timeout < patience {
-		first = now.Add(timeout)
-	}
+	opts := &c.pool.client.Options
 	c.limit = time.Time{}
 	switch {
 	case o.body == nil:
-		if timeout > 0 {
-			c.limit = now.Add(timeout)
+		if opts.ResponseHeaderTimeout > 0 {
+			c.limit = now.Add(opts.ResponseHeaderTimeout)
 		}
 	case o.expects:
 		c.held = newUpload(c, nil, o)
-		c.limit = now.Add(c.pool.client.ExpectContinueTimeout)
+		c.limit = now.Add(opts.ExpectContinueTimeout)
 	default:
 		c.up = newUpload(c, o.head, o)
-		if err := c.nc.SetWriteDeadline(time.Time{}); err != nil {
-			c.up.body.Close()
-			c.up = nil
-			return err
-		}
+		c.nc.SetWriteDeadline(time.Time{}) // the upload waits without one
 		go c.up.run()
-		return c.nc.SetReadDeadline(first)
+		return c.nc.SetReadDeadline(now.Add(patience))
 	}
-	if err := c.nc.SetDeadline(first); err != nil {
+	if err := c.nc.SetDeadline(c.limit); err != nil {
 		return err
 	}
 	return c.write(o.head)
@@ -93,9 +87,7 @@ func (c *conn) answer(req *http.Request, o *outgoing) (*http.Response, error) {
 			}
 			continue
 		}
-		if err := c.listen(); err != nil {
-			return nil, err
-		}
+		c.listen()
 		c.spoilt = c.spoilt || a.Close
 		if how == noContent {
 			a.Body = http.NoBody
@@ -142,9 +134,10 @@ func (c *conn) switched(res *http.Response, o *outgoing) (*http.Response, error)
 	if !o.upgrades || o.body != nil || res.ProtoMinor == 0 || len(res.Header["Upgrade"]) == 0 || !hasToken(res.Header["Connection"], "upgrade") {
 		return nil, errUnasked
 	}
-	if c.stop != nil && !c.stop() {
+	if !c.stop() {
 		return nil, context.Cause(c.ctx)
 	}
+	c.stop = func() bool { return true }
 	if err := c.nc.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}

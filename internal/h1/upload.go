@@ -168,14 +168,10 @@ func (u *upload) overdue() error {
 }
 
 // answered notes that the head of the answer is there, which ends the limit.
-func (u *upload) answered(told bool) error {
+func (u *upload) answered() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.heard, u.waiting, u.limit = true, false, time.Time{}
-	if told {
-		return u.nc.SetReadDeadline(time.Time{})
-	}
-	return nil // overdue does it, if that is ever due
 }
 
 // broken returns the error of the body, if that is why the connection was closed.
