@@ -85,6 +85,62 @@ func TestNothingIsSentTwiceOverConnectionsThatBreak(t *testing.T) {
 	}
 }
 
+// However many addresses there are, a request that somebody may have had is sent
+// to one more.
+func TestNothingIsSentThreeTimes(t *testing.T) {
+	inFleet(t, 4, nil, func(f *fleet) {
+		for _, a := range f.apps {
+			a.becomes(cutting)
+		}
+		for i := range 8 {
+			f.ask("GET", fmt.Sprint("/", i), nil)
+		}
+		seen := map[string]int{}
+		for _, a := range f.apps {
+			for _, what := range a.taken() {
+				seen[what]++
+			}
+		}
+		for what, n := range seen {
+			if n != 2 {
+				t.Errorf("%s was sent %d times", what, n)
+			}
+		}
+		// Addresses that had nothing do not count.
+		f.apps[0].becomes(refusing)
+		f.apps[1].becomes(refusing)
+		f.apps[2].becomes(refusing)
+		f.apps[3].becomes(well)
+		if o := f.ask("POST", "/", strings.NewReader("body")); o.status != 200 || len(f.apps[3].taken()) != 1 {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// greedy is a transport that has read of the body when it says that nothing was
+// sent.
+type greedy struct{ asked int }
+
+func (g *greedy) RoundTrip(req *http.Request) (*http.Response, error) {
+	g.asked++
+	io.ReadFull(req.Body, make([]byte, 1))
+	return nil, &dialError{io.ErrUnexpectedEOF}
+}
+
+func (g *greedy) CloseIdleConnections() {}
+
+func TestABodyThatIsNotWholeIsNotSent(t *testing.T) {
+	inFleet(t, 2, nil, func(f *fleet) {
+		g := &greedy{}
+		for _, u := range f.door.live.Load().upstreams {
+			u.transport = g
+		}
+		if o := f.ask("POST", "/", strings.NewReader("body")); o.status != 502 || g.asked != 1 {
+			t.Errorf("asked %d times, %+v", g.asked, o)
+		}
+	})
+}
+
 func TestABodyThatWasBegunGoesNowhereElse(t *testing.T) {
 	u := &upload{ReadCloser: io.NopCloser(strings.NewReader("body"))}
 	if !u.untouched() {

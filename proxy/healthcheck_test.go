@@ -235,6 +235,32 @@ func TestAnUpstreamThatFailsIsLeftOut(t *testing.T) {
 	}
 }
 
+// How requests end that were sent before an address was left out says nothing
+// about it afterwards.
+func TestOldFailuresSayNothing(t *testing.T) {
+	inFleet(t, 2, nil, func(f *fleet) {
+		f.apps[0].becomes(silent)
+		for range 10 {
+			go f.ask("GET", "/", nil) // half of them hang for a minute
+		}
+		synctest.Wait()
+		time.Sleep(45 * time.Second)
+		f.apps[0].mu.Lock()
+		f.apps[0].fault = refusing // those that hang go on
+		f.apps[0].mu.Unlock()
+		f.gets(2 * defaultEjectAfter)
+		f.wantStates("ejected up")
+		f.apps[0].becomes(well)
+		time.Sleep(defaultEjectFor)
+		f.wantStates("up up") // doubtful: one failure would suffice
+		time.Sleep(10 * time.Second)
+		f.wantStates("up up")
+		if at := f.door.Upstreams()[0].Targets[0]; at.Open != 0 || at.Failures != 0 || at.Ejections != 1 {
+			t.Errorf("%+v", at)
+		}
+	})
+}
+
 func TestNeverMoreThanHalfAreLeftOut(t *testing.T) {
 	for n, want := range map[int]int{1: 0, 2: 1, 3: 1, 4: 2, 5: 2} {
 		inFleet(t, n, nil, func(f *fleet) {

@@ -8,9 +8,11 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -175,5 +177,36 @@ func TestUpstreamIdentityFaults(t *testing.T) {
 		if list := f.List(); want == "" && len(list) > 0 || want != "" && !slices.ContainsFunc(list, func(f access.Fault) bool { return strings.Contains(f.Text, text) }) {
 			t.Errorf("want %q: %+v", want, list)
 		}
+	}
+}
+
+// One of two addresses belongs to somebody else: it gets nothing, and the other one
+// everything, since nothing was sent before.
+func TestAnImpostorAmongTheAddresses(t *testing.T) {
+	ca, stranger := newAuthority(t), newAuthority(t)
+	template := x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	serve := func(by *authority) string {
+		up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if by == stranger {
+				t.Errorf("the impostor got %q", body)
+			}
+			w.Write(body)
+		}))
+		up.TLS = &tls.Config{Certificates: []tls.Certificate{by.sign(t, template)}}
+		up.Config.ErrorLog = log.New(io.Discard, "", 0)
+		up.StartTLS()
+		t.Cleanup(up.Close)
+		return up.URL
+	}
+	route := access.Route{ID: "app", From: "http://app.example", To: []string{serve(stranger), serve(ca)}, UpstreamTLS: access.UpstreamTLS{CA: ca.file}}
+	w := newWorld(t, []access.Route{route}, withPolicy(allowAll))
+	for range 6 {
+		if res, body := w.withBody("POST", "http://app.example/"); res.StatusCode != 200 || body != "body" {
+			t.Errorf("%s %s", res.Status, body)
+		}
+	}
+	if at := w.door.Upstreams()[0].Targets; !strings.Contains(at[0].LastError, "certificate") || at[1].LastError != "" {
+		t.Errorf("%+v", at)
 	}
 }
