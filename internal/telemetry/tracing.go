@@ -149,6 +149,12 @@ func succeeds(access.Reason) {}
 // Attempt begins the span of an attempt to have the application answer, and tells
 // the application of it in the header of the request.
 func (r *RequestTrace) Attempt(out *http.Request, resend int) (end func(status int, failed access.Reason)) {
+	// What else came with the request has been dealt with.
+	delete(out.Header, "Tracestate")
+	if !r.span.IsRecording() {
+		propagation.TraceContext{}.Inject(out.Context(), propagation.HeaderCarrier(out.Header))
+		return answers
+	}
 	attrs := []attribute.KeyValue{semconv.HTTPRequestMethodKey.String(methodLabel(out.Method)),
 		semconv.URLScheme(out.URL.Scheme), semconv.ServerAddress(out.URL.Hostname())}
 	if port, err := strconv.Atoi(out.URL.Port()); err == nil {
@@ -160,8 +166,6 @@ func (r *RequestTrace) Attempt(out *http.Request, resend int) (end func(status i
 		attrs = append(attrs, semconv.HTTPRequestResendCount(resend))
 	}
 	ctx, span := r.tracing.tracer.Start(out.Context(), methodLabel(out.Method), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
-	// Nothing but these two: what else came with the request has been dealt with.
-	delete(out.Header, "Tracestate")
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(out.Header))
 	return func(status int, failed access.Reason) {
 		if status != 0 {
@@ -176,6 +180,8 @@ func (r *RequestTrace) Attempt(out *http.Request, resend int) (end func(status i
 		span.End()
 	}
 }
+
+func answers(int, access.Reason) {}
 
 // End ends the request with what became of it.
 func (r *RequestTrace) End(e *access.Event) {

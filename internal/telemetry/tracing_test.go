@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -196,4 +197,27 @@ func TestSpansTellNothingOfVisitors(t *testing.T) {
 		}
 	}
 	tracing.Close(t.Context())
+}
+
+// What a request pays for being followed: kept, and not.
+func BenchmarkTrace(b *testing.B) {
+	for name, sampler := range map[string]string{"kept": "always_on", "not-kept": "always_off"} {
+		b.Run(name, func(b *testing.B) {
+			b.Setenv("OTEL_TRACES_SAMPLER", sampler)
+			tracing := newTracing(&collector{}, traceEnv{queue: 2048, batch: 512, delay: time.Second, timeout: time.Second}, resource.Empty(), TracingOptions{})
+			e := decided("wiki", access.Allow, access.Allowed)
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx, r := tracing.Request(context.Background(), noon, nil)
+				for _, part := range []string{"identify", "inspect"} {
+					_, end := r.Part(ctx, part)
+					end("")
+				}
+				out := (&http.Request{Method: "GET", URL: &url.URL{Scheme: "https", Host: "10.0.0.7"}, Header: http.Header{}}).WithContext(ctx)
+				r.Attempt(out, 0)(200, "")
+				r.End(e)
+			}
+			tracing.Close(b.Context())
+		})
+	}
 }
