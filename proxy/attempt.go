@@ -57,7 +57,8 @@ func (e *lateError) Timeout() bool { return true }
 // roundTrip sends a request to a target of the upstream, and to another one
 // where nobody can be asked twice by that: no connection could be made; or the
 // request changes nothing, has no body, has got no headers of an answer, and the
-// allowance for such has something left. That happens to a request once.
+// allowance for such has something left. The latter happens to a request once, and
+// only where another target is known to be well.
 func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, error) {
 	once(req)
 	several := len(u.targets) > 1
@@ -76,12 +77,13 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 	}
 	host, body := req.Host, req.Body
 	var (
-		tried   []*target
+		room    [2]*target
+		tried   = room[:0]
 		failure error
 		twice   bool // one that was tried may have had the request
 	)
 	for {
-		t, err := u.enter(p, turn, req.Context().Done(), tried)
+		t, err := u.enter(p, turn, req.Context().Done(), tried, twice)
 		if t == nil {
 			p.trip.state.CompareAndSwap(underWay, over)
 			if failure == nil {
@@ -90,7 +92,7 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 			return nil, failure
 		}
 		p.trip.target, p.event.Response.Upstream = t, t.name
-		if tried != nil {
+		if failure != nil {
 			// What is left of the try before may still look at its request.
 			req = req.Clone(req.Context())
 		}
@@ -103,26 +105,29 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 			whole = &upload{ReadCloser: body}
 			req.Body = whole
 		}
-		res, err := u.try(t, req, p, several && len(tried)+1 < len(u.targets))
+		if several {
+			tried = append(tried, t)
+		}
+		res, err := u.try(t, req, p, !twice && u.tryTimeout > 0 && u.hasOther(tried))
 		if err == nil {
 			return res, nil
 		}
 		p.leaveTarget()
 		sent := !neverSent(err)
-		if len(tried)+1 >= len(u.targets) || req.Context().Err() != nil || sent && twice || !u.mayRepeat(sent, req, whole) {
+		if !several || req.Context().Err() != nil || sent && (twice || !u.hasOther(tried)) || !u.mayRepeat(sent, req, whole) {
 			p.trip.state.CompareAndSwap(underWay, over)
 			return nil, err
 		}
 		failure, twice = err, twice || sent
-		tried = append(tried, t)
 	}
 }
 
-// try sends a request to one target. others tells that there is another one.
-func (u *upstream) try(t *target, req *http.Request, p *passage, others bool) (*http.Response, error) {
+// try sends a request to one target. hurried tells that another one could have it
+// when the time for one try is up.
+func (u *upstream) try(t *target, req *http.Request, p *passage, hurried bool) (*http.Response, error) {
 	term := t.term.Load()
 	var hurry *hurry
-	if others && u.tryTimeout > 0 && repeatable(req) {
+	if hurried && repeatable(req) {
 		req, hurry = inTime(req, u.tryTimeout)
 	}
 	res, err := tracedRoundTrip(u.transport, req)

@@ -16,9 +16,10 @@ var errBusy = errors.New("the upstream has as many requests as it may have (max_
 //
 // A lone target is the one, whatever is known against it. Where nothing can be
 // used, everything is: a health check that is wrong must not turn into an outage,
-// and a target that is down refuses by itself.
-func (u *upstream) enter(p *passage, turn uint64, done <-chan struct{}, tried []*target) (*target, error) {
-	if len(u.targets) == 1 && len(tried) == 0 && u.mostOpen == 0 {
+// and a target that is down refuses by itself. It is not if somebody may have had
+// the request already (again).
+func (u *upstream) enter(p *passage, turn uint64, done <-chan struct{}, tried []*target, again bool) (*target, error) {
+	if len(u.targets) == 1 && u.mostOpen == 0 {
 		if t := u.targets[0]; t.enter(u.mostUnanswered) {
 			return t, nil
 		}
@@ -26,7 +27,7 @@ func (u *upstream) enter(p *passage, turn uint64, done <-chan struct{}, tried []
 		return nil, access.Because(access.UpstreamBusy, errBusy)
 	}
 	var room [16]*target
-	list := u.candidates(room[:0], tried)
+	list := u.candidates(room[:0], tried, !again)
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -55,14 +56,25 @@ func (u *upstream) enter(p *passage, turn uint64, done <-chan struct{}, tried []
 	return nil, access.Because(access.UpstreamBusy, errBusy)
 }
 
-// candidates appends the targets that may be used for a request.
-func (u *upstream) candidates(list, tried []*target) []*target {
+// hasOther reports whether a target can be used that was not tried.
+func (u *upstream) hasOther(tried []*target) bool {
+	for _, t := range u.targets {
+		if u.usable(t) && !slices.Contains(tried, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// candidates appends the targets that may be used for a request; all that were not
+// tried as a last resort.
+func (u *upstream) candidates(list, tried []*target, lastResort bool) []*target {
 	for _, t := range u.targets {
 		if u.usable(t) && !slices.Contains(tried, t) {
 			list = append(list, t)
 		}
 	}
-	if len(list) > 0 {
+	if len(list) > 0 || !lastResort {
 		return list
 	}
 	for _, t := range u.targets {
