@@ -199,10 +199,13 @@ func (d *Door) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Close cuts every request still in flight, upgraded connections included, and
-// closes the connections to upstreams. It works for servers made by NewServer.
+// Close ends every request still in flight, each in the way its client
+// understands: a WebSocket is told that the server is going away (1001). What does
+// not end by itself within two seconds is cut. Then it closes the connections to
+// upstreams. It works for servers made by NewServer.
 func (d *Door) Close() {
 	d.streams.stop()
+	d.streams.endAll(access.ShuttingDown)
 	d.close()
 	if g := d.live.Load(); g != nil {
 		g.retire(nil)

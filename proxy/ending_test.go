@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -69,6 +70,30 @@ func TestWebSocketOfAnEndedSessionIsClosed(t *testing.T) {
 		w.rec.event(t)
 		w.nothingOpen()
 	}
+}
+
+// Whoever has a WebSocket open when the door closes learns that it may come back.
+func TestWebSocketIsToldThatTheDoorCloses(t *testing.T) {
+	ends := make(chan error, 1)
+	w := newWorld(t, []access.Route{wsRoute("http://app.example", wsHold(t, ends))}, withPolicy(allowAll))
+	alice := w.dial("ws://app.example/chat", "alice")
+	told := make(chan error, 1)
+	go func() {
+		_, _, err := alice.Read(context.Background())
+		told <- err
+	}()
+	w.door.Close()
+	var end websocket.CloseError
+	if err := <-told; !errors.As(err, &end) || end.Code != websocket.StatusGoingAway || !strings.HasPrefix(end.Reason, "shutting_down: ") {
+		t.Errorf("the visitor is told %v", err)
+	}
+	if err := <-ends; websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("the upstream is told %v", err)
+	}
+	if e := w.rec.event(t); e.Response.Reason != access.ShuttingDown {
+		t.Errorf("%+v", e.Response)
+	}
+	w.nothingOpen()
 }
 
 // rawSocket is a WebSocket without a library on either side.

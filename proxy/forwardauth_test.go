@@ -276,26 +276,29 @@ func TestSideDoorWithCertificates(t *testing.T) {
 	side := SideDoor{Listen: "127.0.0.1:0", ClientCA: write("ca.pem", "CERTIFICATE", ca.Raw), Cert: write("cert.pem", "CERTIFICATE", server.Certificate[0]),
 		Key: write("key.pem", "PRIVATE KEY", pkcs8), Names: []string{"front.example"}}
 	w, _ := askingWorld(t, withPolicy(allowAll), withServer(func(c *Config) { c.ForwardAuth = side }))
-	conf, err := side.TLS()
-	if err != nil {
-		t.Fatal(err)
+	var holder SideTLS
+	use := func(side SideDoor) {
+		conf, err := side.TLS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder.Use(conf)
 	}
+	use(side)
 	listener, err := side.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: w.door.ForwardAuth(), TLSConfig: conf}
+	srv := &http.Server{Handler: w.door.ForwardAuth(), TLSConfig: holder.Config()}
 	go srv.ServeTLS(listener, "", "")
 	t.Cleanup(func() { srv.Close() })
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
 	front, _ := issue("front.example", ca, false)
 	other, _ := issue("other.example", ca, false)
-	for name, c := range map[string]struct {
-		certs  []tls.Certificate
-		status int
-	}{"front": {[]tls.Certificate{front}, 200}, "other": {[]tls.Certificate{other}, 403}, "none": {nil, 0}} {
-		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: c.certs}}
+	ask := func(name string, certs []tls.Certificate, want int) {
+		t.Helper()
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: certs}}
 		req, _ := http.NewRequest(http.MethodGet, "https://"+listener.Addr().String()+access.AuthPath, nil)
 		for h := about("GET", "/a"); len(h) > 0; h = h[2:] {
 			req.Header.Set(h[0], h[1])
@@ -307,10 +310,25 @@ func TestSideDoorWithCertificates(t *testing.T) {
 			res.Body.Close()
 		}
 		tr.CloseIdleConnections()
-		if status != c.status {
+		if status != want {
 			t.Errorf("%s: %d, %v", name, status, err)
 		}
 	}
+	ask("front", []tls.Certificate{front}, 200)
+	ask("other", []tls.Certificate{other}, 403)
+	ask("none", nil, 0)
+
+	// Another authority, and another certificate, while the listener serves.
+	_, ca2 := issue("another authority", nil, true)
+	side.ClientCA = write("ca2.pem", "CERTIFICATE", ca2.Raw)
+	server2, _ := issue("door", ca2, false)
+	side.Cert = write("cert2.pem", "CERTIFICATE", server2.Certificate[0])
+	use(side)
+	front2, _ := issue("front.example", ca2, false)
+	ask("front, by whom the old one knew", []tls.Certificate{front}, 0)
+	pool = x509.NewCertPool()
+	pool.AddCert(ca2)
+	ask("front of the new authority", []tls.Certificate{front2}, 200)
 }
 
 // A socket of this machine: opened for owner and group, replaced when it is left

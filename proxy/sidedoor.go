@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -139,6 +140,23 @@ func (c *SideDoor) TLS() (*tls.Config, error) {
 		conf.ClientAuth, conf.ClientCAs = tls.RequireAndVerifyClientCert, pool
 	}
 	return conf, nil
+}
+
+// SideTLS holds what a side door speaks. It can be replaced while the listener
+// serves; connections that are open keep what they were made with.
+type SideTLS struct{ current atomic.Pointer[tls.Config] }
+
+// Use takes up a configuration that SideDoor.TLS has read, for every handshake
+// from here on.
+func (t *SideTLS) Use(conf *tls.Config) { t.current.Store(conf) }
+
+// Config returns the configuration for the listener. It always uses what was
+// taken up last.
+func (t *SideTLS) Config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: nextProtos,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return t.current.Load(), nil },
+	}
 }
 
 // Asker is how a front end has reached a side door: the other end of its

@@ -214,6 +214,32 @@ func (st *stream) decide(last bool) {
 	}
 }
 
+// endAll ends everything that is open, and returns when that has come about or
+// has taken too long. It leaves no event: each request has one of its own.
+func (l *streams) endAll(why access.Reason) {
+	for i := range l.shards {
+		shard := &l.shards[i]
+		shard.mu.Lock()
+		for st := range shard.all {
+			st.endFor(why)
+		}
+		shard.mu.Unlock()
+	}
+	for end := time.Now().Add(2 * cutWait); l.any() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// endFor ends the stream for a reason that is no decision.
+func (st *stream) endFor(why access.Reason) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.left && st.why == "" {
+		st.why = why
+		go st.ender.end(why)
+	}
+}
+
 func (st *stream) over() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()

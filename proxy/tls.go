@@ -39,9 +39,23 @@ func NewTLS(c TLSConfig, issuer Issuer) (*TLS, error) {
 
 // Reload reads the files again. On an error the old configuration stays.
 func (t *TLS) Reload(c TLSConfig) error {
-	conf, err := serverTLS(&c)
+	next, err := t.Prepare(c)
 	if err != nil {
 		return err
+	}
+	t.Use(next)
+	return nil
+}
+
+// Prepared is a TLS configuration whose files were read, and which is not in use
+// yet.
+type Prepared struct{ conf *tls.Config }
+
+// Prepare reads the files of a configuration, and changes nothing.
+func (t *TLS) Prepare(c TLSConfig) (Prepared, error) {
+	conf, err := serverTLS(&c)
+	if err != nil {
+		return Prepared{}, err
 	}
 	if c.ACME.Enabled() && t.issuer != nil {
 		conf.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -51,8 +65,7 @@ func (t *TLS) Reload(c TLSConfig) error {
 			return t.issuer.Certificate(hello)
 		}
 	}
-	t.current.Store(conf)
-	return nil
+	return Prepared{conf}, nil
 }
 
 // Leaves returns the certificates from files.
@@ -63,8 +76,11 @@ func (t *TLS) Leaves() (list []*x509.Certificate) {
 	return list
 }
 
+// Use takes up what was prepared, for every handshake from here on.
+func (t *TLS) Use(next Prepared) { t.current.Store(next.conf) }
+
 // Covers reports whether a certificate from a file is for a host.
-func (t *TLS) Covers(host string) bool { return covered(t.current.Load(), host) }
+func (p Prepared) Covers(host string) bool { return covered(p.conf, host) }
 
 func covered(conf *tls.Config, host string) bool {
 	return slices.ContainsFunc(conf.Certificates, func(c tls.Certificate) bool { return c.Leaf.VerifyHostname(host) == nil })

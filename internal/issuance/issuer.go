@@ -86,10 +86,25 @@ func New(opts Options) *Issuer {
 // there is already. Hosts that are no longer named are forgotten; their
 // certificates stay in the store until they expire. On an error nothing changes.
 func (i *Issuer) Configure(ctx context.Context, conf Config, hosts []string) error {
-	authority, err := newAuthority(conf)
+	take, err := i.Prepare(conf)
 	if err != nil {
 		return err
 	}
+	take(ctx, hosts)
+	return nil
+}
+
+// Prepare does what of Configure can fail, and changes nothing; take does the
+// rest.
+func (i *Issuer) Prepare(conf Config) (take func(ctx context.Context, hosts []string), err error) {
+	authority, err := newAuthority(conf)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, hosts []string) { i.take(ctx, authority, hosts) }, nil
+}
+
+func (i *Issuer) take(ctx context.Context, authority *authority, hosts []string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	before, next := *i.hosts.Load(), map[string]*held{}
@@ -119,7 +134,6 @@ func (i *Issuer) Configure(ctx context.Context, conf Config, hosts []string) err
 			h.stop()
 		}
 	}
-	return nil
 }
 
 // Run obtains and renews until ctx ends. The listener has to be open: authorities

@@ -34,7 +34,8 @@ type live struct {
 	shared   sharedStore // nil: the store is this process's own
 	tracing  *telemetry.Tracing
 	news     *news
-	tls      *proxy.TLS // nil: plaintext
+	tls      *proxy.TLS       // nil: plaintext
+	sideTLS  [3]proxy.SideTLS // of the sideDoors
 	issuer   *issuance.Issuer
 
 	candidate candidate // decided with, not enforced
@@ -91,8 +92,9 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := l.loadTLS(ctx, cfg); err != nil {
-		return fmt.Errorf("server.tls: %w", err)
+	takeTLS, err := l.prepareTLS(cfg)
+	if err != nil {
+		return err
 	}
 	err = l.door.Swap(&proxy.Snapshot{
 		Version: cfg.Version, Server: cfg.Server.Config, Routes: cfg.Table, Policy: cfg.Policy,
@@ -103,6 +105,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 
+	takeTLS(ctx)
 	l.sessions.SetRefresher(who)
 	running, stop := context.WithCancel(ctx)
 	go who.Run(running)
@@ -268,8 +271,8 @@ func providerIDs(cfg *config.Config) []string {
 	return ids
 }
 
-// sameSide reports whether two listeners are opened alike. Who may ask there
-// takes effect at once.
+// sameSide reports whether two listeners are opened alike. Who may ask there, and
+// the certificates, take effect at once.
 func sameSide(a, b *proxy.SideDoor) bool {
-	return a.Listen == b.Listen && a.Cert == b.Cert && a.Key == b.Key && a.ClientCA == b.ClientCA
+	return a.Listen == b.Listen && (a.Cert == "") == (b.Cert == "")
 }

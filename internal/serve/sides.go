@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 
@@ -24,31 +23,39 @@ type side interface {
 // sides are all of them.
 type sides []side
 
+// sideDoor is what there is to know of one before it is opened.
+type sideDoor struct {
+	key   string
+	conf  *proxy.SideDoor
+	tls   *proxy.SideTLS
+	serve func(*config.Config, *tls.Config) (side, func(net.Listener) error)
+}
+
+func (l *live) sideDoors(cfg *config.Config) []sideDoor {
+	return []sideDoor{
+		{"server.forward_auth", &cfg.Server.ForwardAuth, &l.sideTLS[0], l.forwardAuth},
+		{"server.ext_authz", &cfg.Server.ExtAuthz, &l.sideTLS[1], l.extAuthz},
+		{"server.spoe", &cfg.Server.SPOE, &l.sideTLS[2], l.spoe},
+	}
+}
+
 // openSides opens those that the configuration asks for.
 func (l *live) openSides(cfg *config.Config, failed chan<- error) (sides, error) {
 	var open sides
-	for _, one := range []struct {
-		key   string
-		door  *proxy.SideDoor
-		serve func(*config.Config, *tls.Config) (side, func(net.Listener) error)
-	}{
-		{"server.forward_auth", &cfg.Server.ForwardAuth, l.forwardAuth},
-		{"server.ext_authz", &cfg.Server.ExtAuthz, l.extAuthz},
-		{"server.spoe", &cfg.Server.SPOE, l.spoe},
-	} {
-		if !one.door.Enabled() {
+	for _, one := range l.sideDoors(cfg) {
+		if !one.conf.Enabled() {
 			continue
 		}
-		conf, err := one.door.TLS()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", one.key, err)
+		var conf *tls.Config
+		if one.conf.Cert != "" {
+			conf = one.tls.Config()
 		}
 		server, serve := one.serve(cfg, conf)
-		if err := listen(serve, one.door.Open, one.key+".listen", failed); err != nil {
+		if err := listen(serve, one.conf.Open, one.key+".listen", failed); err != nil {
 			return nil, err
 		}
 		open = append(open, server)
-		l.log.Info("answering front ends", "key", one.key, "address", one.door.Listen, "tls", conf != nil)
+		l.log.Info("answering front ends", "key", one.key, "address", one.conf.Listen, "tls", conf != nil)
 	}
 	return open, nil
 }
