@@ -25,7 +25,7 @@ const module = "github.com/doorward/doorward/"
 var layers = [][]string{
 	{"internal/access"},
 	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format", "internal/h1"},
-	{"internal/store/storetest", "internal/store/redistest", "internal/session", "internal/audit/send", "internal/issuance"},
+	{"internal/store/storetest", "internal/store/redistest", "internal/store/lent", "internal/session", "internal/audit/send", "internal/issuance"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config", "proxy/extauthz", "proxy/spoe"},
 	{"config/gendocs", "internal/serve", "internal/history"},
@@ -44,6 +44,8 @@ var only = map[string][]string{
 	"internal/jose":     {"internal/access"},
 	"internal/tunnel":   {"internal/access"},
 	"internal/h1":       {},
+
+	"internal/store/lent": {"internal/store"},
 
 	"internal/audit/format": {},
 	"internal/audit/send":   {"internal/access", "internal/audit/format"},
@@ -77,6 +79,7 @@ var fences = map[string][]string{
 	"golang.org/x/crypto/acme":            {"internal/issuance"},
 	"golang.org/x/oauth2":                 {"authn", "signals"},
 	"google.golang.org/grpc":              {"proxy/extauthz"},
+	"net/rpc":                             {"internal/store/lent", "internal/serve"},
 	"net/http/pprof":                      {},
 	"software.sslmate.com/src/go-pkcs12":  {"cmd/doorward"},
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,7 @@ type Log struct {
 	// pseudonyms is nil where no sink wants any.
 	pseudonyms *Pseudonyms
 	log        *slog.Logger
+	now        func() time.Time
 
 	// closing ends waiting in Record; then, with mu held, closed ends Record.
 	closing chan struct{}
@@ -87,7 +89,7 @@ func Open(cfg Config, opts Options) (*Log, error) {
 	if len(sinks) == 0 {
 		sinks = []Sink{{Stdout: true}}
 	}
-	l := &Log{log: opts.Log, closing: make(chan struct{})}
+	l := &Log{log: opts.Log, now: opts.Now, closing: make(chan struct{})}
 	if slices.ContainsFunc(sinks, func(s Sink) bool { return s.Privacy == privacyPseudonyms }) {
 		if l.pseudonyms = NewPseudonyms(&cfg); l.pseudonyms == nil {
 			return nil, errors.New("audit.key: pseudonyms are made with a key, and there is none")
@@ -114,11 +116,28 @@ func Open(cfg Config, opts Options) (*Log, error) {
 // wait: with Required until there is room, otherwise for a second at most and
 // only while the sink works.
 func (l *Log) Record(e *access.Event) {
-	line := l.encode(e)
+	line := Encode(e, l.log)
 	var hidden []byte
 	if l.pseudonyms != nil {
-		hidden = l.encode(l.pseudonyms.hide(e))
+		hidden = Encode(l.pseudonyms.hide(e), l.log)
 	}
+	l.add(line, hidden, isRefusalForAudit(e))
+}
+
+// Append is Record for an event that another process has encoded, with Encode.
+func (l *Log) Append(line []byte) {
+	var hidden []byte
+	if l.pseudonyms != nil {
+		e := new(access.Event)
+		if err := json.Unmarshal(line, e); err != nil {
+			*e = access.Event{Kind: access.EventAudit, Time: l.now(), Reason: access.InternalError, Note: "an event of the process before could not be read"}
+		}
+		hidden = Encode(l.pseudonyms.hide(e), l.log)
+	}
+	l.add(line, hidden, false)
+}
+
+func (l *Log) add(line, hidden []byte, refusal bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	lineOf := func(s *spool) []byte {
@@ -136,16 +155,16 @@ func (l *Log) Record(e *access.Event) {
 			full = append(full, s)
 		}
 	}
-	refusal := isRefusalForAudit(e)
 	for _, s := range full {
 		s.wait(lineOf(s), refusal)
 	}
 }
 
-func (l *Log) encode(e *access.Event) []byte {
+// Encode returns an event as the Append of another process takes it.
+func Encode(e *access.Event, log *slog.Logger) []byte {
 	line, err := encode(e)
 	if err != nil {
-		l.log.Error("an audit event could not be encoded as it is", "error", err, "kind", e.Kind, "request_id", requestID(e))
+		log.Error("an audit event could not be encoded as it is", "error", err, "kind", e.Kind, "request_id", requestID(e))
 	}
 	return line
 }
@@ -204,7 +223,17 @@ func (l *Log) Reopen() error {
 
 // Close writes what is queued, for as long as ctx lasts, and closes the files.
 // Events recorded later are lost, and counted. Only the first call does anything.
-func (l *Log) Close(ctx context.Context) (failed error) {
+func (l *Log) Close(ctx context.Context) error { return l.close(ctx, ctx) }
+
+// HandOver is Close for somebody who opens the same log at once: what waits for a
+// receiver elsewhere is left to them, on disk.
+func (l *Log) HandOver(ctx context.Context) error {
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	return l.close(ctx, gone)
+}
+
+func (l *Log) close(writing, sending context.Context) (failed error) {
 	l.once.Do(func() {
 		close(l.closing)
 		l.mu.Lock()
@@ -214,7 +243,7 @@ func (l *Log) Close(ctx context.Context) (failed error) {
 			close(s.quit)
 		}
 		for _, s := range l.spools {
-			failed = errors.Join(failed, s.finish(ctx))
+			failed = errors.Join(failed, s.finish(writing, sending))
 		}
 	})
 	return failed

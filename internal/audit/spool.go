@@ -447,12 +447,12 @@ func (s *spool) end() {
 }
 
 // finish waits for the writer, and then for what is on its way elsewhere.
-func (s *spool) finish(ctx context.Context) error {
-	err := s.finishWriting(ctx)
+func (s *spool) finish(writing, sending context.Context) error {
+	err := s.finishWriting(writing)
 	if s.shipper == nil {
 		return err
 	}
-	s.shipper.stop(ctx)
+	s.shipper.stop(sending)
 	return errors.Join(err, s.closeFile(s.out))
 }
 
