@@ -58,6 +58,7 @@ type Door struct {
 	streams   streams
 	tunnels   tunnelCounts
 	inFlight  atomic.Int64
+	leaving   atomic.Bool
 	base      context.Context
 	close     context.CancelFunc
 }
@@ -179,6 +180,11 @@ func (p *passage) travel() {
 	}
 	p.forward()
 }
+
+// Leave has every answer from here on ask its client to connect anew: by
+// `Connection: close`, over HTTP/2 by GOAWAY. Connections that are open can be
+// used once more, so that no client finds one closed under a request.
+func (d *Door) Leave() { d.leaving.Store(true) }
 
 // InFlight returns how many requests, upgraded connections included, have not
 // ended yet.

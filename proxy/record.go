@@ -124,6 +124,9 @@ func (m *meter) WriteHeader(status int) {
 	if m.status == 0 {
 		m.status = status
 		m.passage.finishHeader(m.Header())
+		if m.passage.door.leaving.Load() {
+			m.Header().Set("Connection", "close")
+		}
 	}
 	m.ResponseWriter.WriteHeader(status)
 }

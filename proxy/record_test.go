@@ -305,7 +305,7 @@ func TestCloseEndsStreams(t *testing.T) {
 }
 
 func TestResponseControllerReachesTheServer(t *testing.T) {
-	p := &passage{}
+	p := &passage{door: &Door{}}
 	under := httptest.NewRecorder()
 	m := &meter{ResponseWriter: under, passage: p}
 	if err := http.NewResponseController(m).Flush(); err != nil || !under.Flushed || m.status != 200 {

@@ -87,6 +87,12 @@ func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 // until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.health.Shutdown()
+	return s.Leave(ctx)
+}
+
+// Leave has front ends connect anew, to whoever listens here then, and waits for
+// the questions under way until ctx ends. Health checks go on passing.
+func (s *Server) Leave(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()

@@ -25,8 +25,9 @@ const (
 	helloTimeout  = 10 * time.Second
 	idleTimeout   = 10 * time.Minute
 	writeTimeout  = 10 * time.Second
-	inFlight      = 200  // questions of one connection that are being answered
-	connections   = 1000 // more are closed at once
+	inFlight      = 200                    // questions of one connection that are being answered
+	connections   = 1000                   // more are closed at once
+	quiet         = 100 * time.Millisecond // without a question, before a connection is left
 	statusNormal  = 0
 	statusInvalid = 4 // "invalid frame received"
 )
@@ -49,6 +50,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	closing  bool
+	leaving  bool
 	listener net.Listener
 	conns    map[*conn]bool
 	open     sync.WaitGroup
@@ -82,7 +84,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if s.closing {
+			if s.closing || s.leaving {
 				return nil
 			}
 			return err
@@ -99,6 +101,34 @@ func (s *Server) Serve(l net.Listener) error {
 		s.open.Add(1)
 		s.mu.Unlock()
 		go c.serve()
+	}
+}
+
+// Leave has HAProxy connect anew, to whoever listens here then: a connection is
+// closed when no question has come for a moment. It waits for the last one until
+// ctx ends, and then shuts down.
+func (s *Server) Leave(ctx context.Context) error {
+	s.mu.Lock()
+	s.leaving = true
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	for c := range s.conns {
+		if c.between {
+			c.nc.SetReadDeadline(time.Now().Add(quiet))
+		}
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.open.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return s.Shutdown(ctx)
 	}
 }
 
@@ -147,9 +177,11 @@ type conn struct {
 	nc     net.Conn
 	ctx    context.Context
 	cancel context.CancelFunc
-	limit  uint64 // the largest frame that HAProxy takes
-	slots  chan struct{}
-	asked  sync.WaitGroup
+	// between tells that the next frame has not begun; protected by server.mu.
+	between bool
+	limit   uint64 // the largest frame that HAProxy takes
+	slots   chan struct{}
+	asked   sync.WaitGroup
 
 	mu sync.Mutex // guards writing
 }
@@ -188,7 +220,13 @@ func (c *conn) talk() error {
 	}
 	c.nc.SetWriteDeadline(time.Time{})
 	for {
-		if !c.expect(idleTimeout) {
+		if !c.expect(true) {
+			return nil
+		}
+		if _, err := r.Peek(1); err != nil {
+			return asProtocol(err)
+		}
+		if !c.expect(false) {
 			return nil
 		}
 		f, err := readFrame(r)
@@ -214,15 +252,20 @@ func (c *conn) talk() error {
 	}
 }
 
-// expect sets how long the next frame may take, unless the server is shutting
-// down, which has put an end to that.
-func (c *conn) expect(d time.Duration) bool {
+// expect sets how long the next frame may take to begin, or to be whole once it has
+// begun, unless the server is shutting down, which has put an end to that.
+func (c *conn) expect(next bool) bool {
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
 	if c.server.closing {
 		return false
 	}
-	c.nc.SetReadDeadline(time.Now().Add(d))
+	limit := idleTimeout
+	if next && c.server.leaving {
+		limit = quiet
+	}
+	c.between = next
+	c.nc.SetReadDeadline(time.Now().Add(limit))
 	return true
 }
 

@@ -202,10 +202,13 @@ func TestQuestions(t *testing.T) {
 	if got := told(t, h.receive(t, agentAck)); got["verdict"] != "challenge" || got["h_doorward_assertion"] != nil || got["reason"] != "login_required" {
 		t.Errorf("%v", got)
 	}
-	// Many at once, on one connection, are all answered.
-	for i := range uint64(500) {
-		h.send(t, notify(i, nil, "host", "shop.example", "cookie", "doorward=alice"))
-	}
+	// Many at once, on one connection, are all answered. HAProxy reads while it
+	// writes.
+	go func() {
+		for i := range uint64(500) {
+			h.Write(notify(i, nil, "host", "shop.example", "cookie", "doorward=alice").append(nil))
+		}
+	}()
 	answered := map[uint64]bool{}
 	for range 500 {
 		f := h.receive(t, agentAck)
@@ -330,6 +333,32 @@ func TestShutdown(t *testing.T) {
 	h.receive(t, agentDisconnect)
 	if _, err := net.Dial(a.listener.Addr().Network(), a.listener.Addr().String()); err == nil {
 		t.Error("it still listens")
+	}
+}
+
+// Leaving answers what comes, and closes a connection when nothing comes any more.
+func TestLeave(t *testing.T) {
+	a := startAgent(t, proxy.SideDoor{}, members{})
+	h := a.dial(t)
+	h.hello(t)
+	question := notify(1, nil).append(nil)
+	if _, err := h.Write(question[:7]); err != nil {
+		t.Fatal(err)
+	}
+	for begun := false; !begun; time.Sleep(time.Millisecond) {
+		a.mu.Lock()
+		for c := range a.conns {
+			begun = !c.between
+		}
+		a.mu.Unlock()
+	}
+	left := make(chan error, 1)
+	go func() { left <- a.Leave(t.Context()) }()
+	time.AfterFunc(2*quiet, func() { h.Write(question[7:]) }) // what has begun may take its time
+	h.receive(t, agentAck)
+	h.receive(t, agentDisconnect)
+	if err := <-left; err != nil {
+		t.Error(err)
 	}
 }
 
