@@ -132,7 +132,7 @@ func newTokens(all []*client, sessions *session.Manager, now func() time.Time, p
 		}
 		t.asked = c
 	}
-	if previous != nil {
+	if previous != nil && previous.sessions == sessions {
 		t.proofs = previous.tokens.proofs // a reload forgets no proof
 	}
 	var err error

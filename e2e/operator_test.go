@@ -179,7 +179,7 @@ func TestReloadSaysWhatHasToWait(t *testing.T) {
 		"format: text", "format: text, level: debug", "audit: {", "audit: {required: true, ").Replace(string(config)))
 	s.waitFor("configuration loaded", 1)
 	for _, key := range []string{"log", "server.read_header_timeout", "server.idle_timeout", "server.max_header_bytes", "audit.required"} {
-		if !strings.Contains(s.output(), "takes effect at the next start\" key="+key+"\n") {
+		if !strings.Contains(s.output(), "takes effect at the next start\" key="+key+" cure=\"send SIGUSR2") {
 			t.Errorf("not a word about %s", key)
 		}
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,7 @@ func serveCommand(s *settings) *cobra.Command {
 		Short: "Run the proxy",
 		Long: "Run the proxy until SIGTERM or Ctrl-C. SIGHUP, and any change of the configuration or a file it\n" +
 			"names, loads the configuration again; one with mistakes is reported and the running one stays.\n" +
+			"SIGUSR2 starts the program that is at its place now, which takes over without a failed request.\n" +
 			"A second configuration may decide on the same requests without being enforced (--shadow): where\n" +
 			"it differs is recorded in the audit log and counted.",
 		Example: "  doorward serve --config doorward.yaml --shadow next.yaml",
@@ -27,11 +30,26 @@ func serveCommand(s *settings) *cobra.Command {
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
-			err := serve.Run(ctx, serve.Options{
+			upgrade := make(chan os.Signal, 1)
+			if len(upgradeSignals) > 0 { // without any, Notify would mean all
+				signal.Notify(upgrade, upgradeSignals...)
+				defer signal.Stop(upgrade)
+			}
+			program, err := exec.LookPath(os.Args[0])
+			if err == nil {
+				program, err = filepath.Abs(program)
+			}
+			if err != nil {
+				return err
+			}
+			err = serve.Run(ctx, serve.Options{
 				Config:  s.config,
 				Version: buildVersion(),
 				Shadow:  shadow,
 				Reload:  reload,
+				Upgrade: upgrade,
+				Program: program, // whatever is there when it is started
+				Args:    os.Args[1:],
 			})
 			if err != nil {
 				return &exitError{code: exitCodeOf(err), err: err}

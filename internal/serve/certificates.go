@@ -57,6 +57,19 @@ func (l *live) prepareCertificates(cfg *config.Config) (take func(context.Contex
 	}, nil
 }
 
+// issuing returns what begins to obtain certificates that are in no file, and what
+// ends it and waits for the end.
+func (l *live) issuing() (start func(context.Context), stop func()) {
+	stop = func() {}
+	start = func(ctx context.Context) {
+		running, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() { defer close(ended); l.issuer.Run(running) }()
+		stop = func() { cancel(); <-ended }
+	}
+	return start, func() { stop() }
+}
+
 // prepareSides is for the listeners of front ends. One that speaks TLS, or does
 // not, goes on doing so.
 func (l *live) prepareSides(cfg *config.Config) (take func(), err error) {

@@ -34,11 +34,20 @@ type live struct {
 	shared   sharedStore // nil: the store is this process's own
 	tracing  *telemetry.Tracing
 	news     *news
-	tls      *proxy.TLS       // nil: plaintext
-	sideTLS  [3]proxy.SideTLS // of the sideDoors
+	tls      *proxy.TLS // nil: plaintext
+	sideTLS  [len(sideKeys)]proxy.SideTLS
 	issuer   *issuance.Issuer
 
+	connections connections // of those who speak HTTP
+
 	candidate candidate // decided with, not enforced
+
+	// known is what was learnt in a rehearsal, before anything is installed. May be
+	// nil.
+	known *installed
+	// rehearsal says that nothing but what providers say is followed: somebody else
+	// serves.
+	rehearsal bool
 
 	installing sync.Mutex // one reload at a time
 	current    atomic.Pointer[installed]
@@ -59,6 +68,9 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	l.installing.Lock()
 	defer l.installing.Unlock()
 	before := l.current.Load()
+	if before == nil {
+		before = l.known
+	}
 	if before == nil {
 		before = &installed{stop: func() {}}
 	}
@@ -109,10 +121,15 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	l.sessions.SetRefresher(who)
 	running, stop := context.WithCancel(ctx)
 	go who.Run(running)
-	go devices.Run(running)
-	go told.Run(running)
+	if !l.rehearsal {
+		go devices.Run(running)
+		go told.Run(running)
+	}
 	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop})
 	before.stop()
+	if l.rehearsal {
+		return nil
+	}
 	l.candidate.follow(ctx, cfg)
 	l.metrics.WatchProviders(who.Ready)
 	l.metrics.WatchSources(func() []telemetry.Source { return sources(devices) })
@@ -145,7 +162,7 @@ func (l *live) follow(ctx context.Context) {
 			return
 		case <-changed:
 		case <-l.opts.Reload:
-			if err := l.records.audit.Reopen(); err != nil {
+			if err := l.records.reopen(); err != nil {
 				l.log.Error("the audit log was not reopened; the old file goes on", "error", err)
 			}
 		}
@@ -192,14 +209,8 @@ func (l *live) warnOfRestart(before, now *config.Config) {
 		"audit.required":             before.Audit.Required == now.Audit.Required,
 	} {
 		if !same {
-			l.log.Warn("this change takes effect at the next start", "key", key)
+			l.log.Warn("this change takes effect at the next start", "key", key, "cure", "send SIGUSR2, which restarts without a failed request")
 		}
-	}
-}
-
-func (l *live) stop() {
-	if now := l.current.Load(); now != nil {
-		now.stop()
 	}
 }
 

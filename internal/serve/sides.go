@@ -31,17 +31,23 @@ type sideDoor struct {
 	serve func(*config.Config, *tls.Config) (side, func(net.Listener) error)
 }
 
-func (l *live) sideDoors(cfg *config.Config) []sideDoor {
-	return []sideDoor{
-		{"server.forward_auth", &cfg.Server.ForwardAuth, &l.sideTLS[0], l.forwardAuth},
-		{"server.ext_authz", &cfg.Server.ExtAuthz, &l.sideTLS[1], l.extAuthz},
-		{"server.spoe", &cfg.Server.SPOE, &l.sideTLS[2], l.spoe},
+var sideKeys = [...]string{"server.forward_auth", "server.ext_authz", "server.spoe"}
+
+func sideSections(cfg *config.Config) [len(sideKeys)]*proxy.SideDoor {
+	return [...]*proxy.SideDoor{&cfg.Server.ForwardAuth, &cfg.Server.ExtAuthz, &cfg.Server.SPOE}
+}
+
+func (l *live) sideDoors(cfg *config.Config) (list []sideDoor) {
+	serve := [...]func(*config.Config, *tls.Config) (side, func(net.Listener) error){l.forwardAuth, l.extAuthz, l.spoe}
+	for i, conf := range sideSections(cfg) {
+		list = append(list, sideDoor{sideKeys[i], conf, &l.sideTLS[i], serve[i]})
 	}
+	return list
 }
 
 // openSides opens those that the configuration asks for.
-func (l *live) openSides(cfg *config.Config, failed chan<- error) (sides, error) {
-	var open sides
+func (l *live) openSides(cfg *config.Config, open *listeners, failed chan<- error) (sides, error) {
+	var all sides
 	for _, one := range l.sideDoors(cfg) {
 		if !one.conf.Enabled() {
 			continue
@@ -51,17 +57,18 @@ func (l *live) openSides(cfg *config.Config, failed chan<- error) (sides, error)
 			conf = one.tls.Config()
 		}
 		server, serve := one.serve(cfg, conf)
-		if err := listen(serve, one.conf.Open, one.key+".listen", failed); err != nil {
+		if err := open.serve(one.key+".listen", one.conf.Listen, one.conf.Open, serve, failed); err != nil {
 			return nil, err
 		}
-		open = append(open, server)
+		all = append(all, server)
 		l.log.Info("answering front ends", "key", one.key, "address", one.conf.Listen, "tls", conf != nil)
 	}
-	return open, nil
+	return all, nil
 }
 
 func (l *live) forwardAuth(cfg *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
 	server := proxy.NewServer(cfg.Server.Config, l.door)
+	server.ConnState = l.connections.note
 	server.TLSConfig = conf
 	server.Protocols.SetUnencryptedHTTP2(conf == nil)
 	ask := l.door.ForwardAuth()
@@ -80,6 +87,16 @@ func (l *live) extAuthz(_ *config.Config, conf *tls.Config) (side, func(net.List
 func (l *live) spoe(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
 	server := spoe.New(spoe.Options{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.SPOE) }})
 	return server, server.Serve
+}
+
+// leave has front ends connect anew, to whoever listens there then. What speaks
+// HTTP does so by its answers.
+func (s sides) leave(ctx context.Context) {
+	for _, server := range s {
+		if server, ok := server.(interface{ Leave(context.Context) error }); ok {
+			go server.Leave(ctx)
+		}
+	}
 }
 
 func (s sides) shutdown(ctx context.Context) (err error) {
