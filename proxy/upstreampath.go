@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -150,7 +151,9 @@ func namesUpstream(u *url.URL, asked *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	for _, name := range []string{asked.Host, asked.URL.Host} {
+	// Servers also put the port they listen on behind the name they were given.
+	given := (&url.URL{Host: asked.Host}).Hostname()
+	for _, name := range []string{asked.Host, asked.URL.Host, net.JoinHostPort(given, asked.URL.Port())} {
 		if own, err := canonicalHost(name, asked.URL.Scheme); err == nil && own == host {
 			return true
 		}

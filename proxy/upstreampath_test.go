@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -120,6 +121,7 @@ func TestRedirectsAndCookiesOfAMovedApplication(t *testing.T) {
 	rooted := routeTo("http://rooted.example", up)
 	rooted.ID, rooted.AddPrefix = "rooted", "/v2"
 	w := newWorld(t, []access.Route{moved, plain, stripped, named, rooted}, withPolicy(allowAll))
+	_, port, _ := net.SplitHostPort(up.Listener.Addr().String())
 	for name, c := range map[string]struct{ at, location, want string }{
 		"a path":                        {"app.example/wiki/x", "/v2/login?a=b#c", "/wiki/login?a=b#c"},
 		"the prefix itself":             {"app.example/wiki/x", "/v2", "/wiki"},
@@ -139,6 +141,7 @@ func TestRedirectsAndCookiesOfAMovedApplication(t *testing.T) {
 		"nothing moved, by name":        {"plain.example/x", "UP/login?a=b", "http://plain.example/login?a=b"},
 		"nothing moved, a path":         {"plain.example/x", "/v2/login", "/v2/login"},
 		"by the name it was given":      {"named.example/x", "https://inner.example/login", "http://named.example/login"},
+		"by that name and its port":     {"named.example/x", "http://inner.example:" + port + "/login", "http://named.example/login"},
 		"by a name it was not given":    {"named.example/x", "https://inner.example:8443/login", "https://inner.example:8443/login"},
 		"a user name":                   {"plain.example/x", "http://me@" + strings.TrimPrefix(up.URL, "http://") + "/", "http://me@" + strings.TrimPrefix(up.URL, "http://") + "/"},
 	} {
