@@ -143,6 +143,36 @@ func TestForeignPagesOpenNoWebSockets(t *testing.T) {
 	}
 }
 
+// A front end that asks forwards the handshake itself, and is told the same. What
+// Doorward answers itself it cannot forward.
+func TestForeignPagesBehindAFrontEnd(t *testing.T) {
+	w, ask := askingWorld(t)
+	handshake := []string{"Cookie", "__Host-doorward=alice", "Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version", "13", "Origin"}
+	for origin, want := range map[string]int{shop: 200, "https://evil.example": 403, "null": 403} {
+		for as, refused := range map[string]int{"": 403, "?as=status": 403} {
+			res, e := ask(as, about("GET", "/ws", append(handshake, origin)...)...), w.rec.event(t)
+			if want == 403 && (res.StatusCode != refused || e.Response.Reason != access.OriginRefused) || want == 200 && res.StatusCode != 200 {
+				t.Errorf("%s%s: %d %+v", origin, as, res.StatusCode, e.Response)
+			}
+		}
+	}
+	next := *w.snapshot
+	next.Policy = policy(asPolicyDoesWithCORS)
+	next.Routes = table(t, access.Route{ID: "shop", From: shop, To: []string{"http://127.0.0.1:1"}, CORS: access.CORS{Origins: []string{"https://spa.example"}}},
+		access.Route{ID: "moved", From: shop + "/moved", Redirect: access.Redirect{To: "https://new.example"}})
+	if err := w.door.Swap(&next); err != nil {
+		t.Fatal(err)
+	}
+	for name, question := range map[string][]string{
+		"a preflight": about("OPTIONS", "/a", "Origin", "https://spa.example", "Access-Control-Request-Method", "GET"),
+		"a redirect":  about("GET", "/moved", "Cookie", "__Host-doorward=alice"),
+	} {
+		if res, e := ask("", question...), w.rec.event(t); res.StatusCode != 400 || e.Decision.Outcome != access.Allow || e.Response.Reason != access.BadRequest {
+			t.Errorf("%s: %d %+v", name, res.StatusCode, e)
+		}
+	}
+}
+
 // What is open already ends when the page it belongs to may not any more.
 func TestWebSocketOfAPageThatMayNotAnyMore(t *testing.T) {
 	route := access.Route{ID: "ws", From: "http://app.example", To: []string{wsEcho(t).URL}, WebSocket: true, WebSocketOrigins: []string{"https://spa.example"}}

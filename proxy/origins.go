@@ -73,6 +73,12 @@ func originOf(h http.Header) (origin string, there bool) {
 	return origin, true
 }
 
+// opensWebSocket recognises a handshake also where a front end asks about it and
+// keeps Connection and Upgrade to itself. No page can set the other header.
+func (p *passage) opensWebSocket() bool {
+	return upgrades(p.in.Header) || len(p.in.Header["Sec-Websocket-Key"]) > 0
+}
+
 // mayConnect reports whether the page that opens a WebSocket may. Browsers send
 // the visitor's cookies along whichever page asks, and no preflight, so that any
 // site could speak in the visitor's name (RFC 6455 §10.2). Programs name no

@@ -26,7 +26,7 @@ func (p *passage) prepare() error {
 		return access.Becausef(access.UpgradeRefused, "upgrade to %s on route %s",
 			strconv.Quote(p.in.Header.Get("Upgrade")), p.entry.Route.ID)
 	}
-	if upgrades(p.in.Header) && !p.mayConnect() {
+	if p.opensWebSocket() && !p.mayConnect() {
 		return access.Becausef(access.OriginRefused, "a WebSocket of a page of %q on route %s",
 			strings.Join(p.in.Header["Origin"], ", "), p.entry.Route.ID)
 	}

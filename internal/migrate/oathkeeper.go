@@ -167,7 +167,7 @@ func (o *oathkeeper) forwarding(s *section, rt *access.Route, what string) {
 		}
 	}
 	if s.text("strip_path") != "" {
-		o.leave(s.at("strip_path"), Differs, what, "paths are passed on as they are: nothing is stripped")
+		o.leave(s.at("strip_path"), ToDo, what, "write it into strip_prefix, if from has it")
 	}
 	rt.PreserveHost = rt.PreserveHost || s.flag("preserve_host")
 	o.leaveRest(s, what+": upstream.")

@@ -192,7 +192,7 @@ func (o *oauth2Proxy) alphaUpstream(from string, s *section) {
 	rt.PreserveHost = s.take("passHostHeader") == nil || s.flag("passHostHeader")
 	rt.WebSocket = s.take("proxyWebSockets") == nil || s.flag("proxyWebSockets")
 	if target := u.EscapedPath(); s.take("rewriteTarget") != nil || target != "" && target != "/" && target != path {
-		o.leave(s.line(), Differs, "upstream "+s.text("id"), "paths are passed on as they are, they are not rewritten")
+		o.leave(s.line(), ToDo, "upstream "+s.text("id"), "write what becomes of the path into strip_prefix and add_prefix; anything but a prefix is passed on as it is")
 	}
 	if timeout, err := time.ParseDuration(s.text("timeout")); err == nil && timeout > 0 {
 		rt.Timeout = access.Duration(timeout)

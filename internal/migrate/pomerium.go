@@ -157,11 +157,11 @@ func (p *pomerium) forwarding(s *section, rt *access.Route) {
 	}
 	for _, key := range []string{"prefix_rewrite", "regex_rewrite_pattern", "regex_rewrite_substitution", "host_rewrite", "host_rewrite_header", "host_path_regex_rewrite_pattern", "host_path_regex_rewrite_substitution"} {
 		if s.take(key) != nil {
-			p.leave(s.at(key), Differs, key+" of "+rt.From, "paths and hosts are passed on as they are, they are not rewritten")
+			p.leave(s.at(key), ToDo, key+" of "+rt.From, "write it into strip_prefix and add_prefix, or host; anything but a prefix is passed on as it is")
 		}
 	}
 	if rewritten {
-		p.leave(s.at("to"), Differs, "to of "+rt.From, "the upstream's path is not put before that of the request")
+		p.leave(s.at("to"), ToDo, "to of "+rt.From, "write the upstream's path into add_prefix")
 	}
 	rt.PreserveHost, rt.WebSocket = s.flag("preserve_host_header"), s.flag("allow_websockets")
 	if timeout, err := time.ParseDuration(s.text("timeout")); err == nil && timeout > 0 {
@@ -178,11 +178,11 @@ func (p *pomerium) forwarding(s *section, rt *access.Route) {
 			p.leave(s.at(key), ToDo, key+" of "+rt.From, "write it into upstream_tls")
 		}
 	}
-	p.drop(s, "headers from anything but facts about the visitor are not set; set them in the application", "set_request_headers", "remove_request_headers", "set_response_headers", "rewrite_response_headers")
+	p.drop(s, "headers from anything but facts about the visitor are not set; set them in the application", "set_request_headers", "remove_request_headers", "rewrite_response_headers")
 	p.drop(s, "it has no counterpart", "idle_timeout", "allow_spdy", "lb_config", "health_checks", "outlier_detection", "enable_google_cloud_serverless_authentication", "kubernetes_service_account_token", "kubernetes_service_account_token_file")
-	for _, key := range []string{"redirect", "response"} {
-		if s.take(key) != nil {
-			p.leave(s.at(key), ToDo, key+" of "+rt.From, "Doorward answers nothing itself: leave the answer to an application")
+	for _, key := range []struct{ theirs, ours string }{{"redirect", "redirect, in place of to"}, {"response", "respond, in place of to"}, {"set_response_headers", "response_headers"}} {
+		if s.take(key.theirs) != nil {
+			p.leave(s.at(key.theirs), ToDo, key.theirs+" of "+rt.From, "write it into %s", key.ours)
 		}
 	}
 }
