@@ -45,15 +45,7 @@ var frontEnds = map[string]frontEnd{
 			"server 127.0.0.1:8080;", "server "+visitors+";", "server 127.0.0.1:9902;", "server "+asking+";", "server 127.0.0.1:3000;", "server "+app+";",
 			// Names of one machine need a port.
 			"proxy_set_header Host              $host;", "proxy_set_header Host              $http_host;")
-		conf := "daemon off; worker_processes 1; pid " + dir + "/nginx.pid; error_log " + dir + "/error.log;\n"
-		if os.Geteuid() == 0 {
-			conf += "user root;\n"
-		}
-		conf += "events {}\nhttp { access_log off;\n"
-		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-			conf += kind + "_temp_path " + dir + "/" + kind + ";\n"
-		}
-		return []string{"-p", dir, "-e", dir + "/error.log", "-c", writeFile(t, dir, "nginx.conf", conf+site+"}\n")}
+		return nginxArgs(t, dir, site)
 	}},
 	"haproxy": {"haproxy", func(t *testing.T, dir, listen, visitors, asking, app, agent string) []string {
 		site := shipped(t, "haproxy/haproxy.cfg", "bind :443 ssl crt /etc/haproxy/site.pem", "bind "+listen, "/etc/haproxy/doorward.spoe", writeFile(t, dir, "doorward.spoe", shipped(t, "haproxy/doorward.spoe")),
@@ -65,6 +57,21 @@ var frontEnds = map[string]frontEnd{
 			"127.0.0.1:8080", visitors, "127.0.0.1:9902", asking, "127.0.0.1:3000", app)
 		return []string{"run", "--adapter", "caddyfile", "--config", writeFile(t, dir, "Caddyfile", "{\n\tadmin off\n\tauto_https off\n}\n"+site)}
 	}},
+}
+
+// nginxArgs writes a configuration around servers of nginx that keeps to a folder,
+// and returns the arguments to run it with.
+func nginxArgs(t *testing.T, dir, servers string) []string {
+	t.Helper()
+	conf := "daemon off; worker_processes 1; pid " + dir + "/nginx.pid; error_log " + dir + "/error.log;\n"
+	if os.Geteuid() == 0 {
+		conf += "user root;\n"
+	}
+	conf += "events {}\nhttp { access_log off;\n"
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		conf += kind + "_temp_path " + dir + "/" + kind + ";\n"
+	}
+	return []string{"-p", dir, "-e", dir + "/error.log", "-c", writeFile(t, dir, "nginx.conf", conf+servers+"}\n")}
 }
 
 func port(address string) string { _, port, _ := net.SplitHostPort(address); return port }

@@ -27,15 +27,7 @@ func TestRouteShapingInFrontOfNginx(t *testing.T) {
 	os.Chmod(filepath.Join(dir, "www", "v2"), 0o777)
 	writeFile(t, filepath.Join(dir, "www", "v2", "docs"), "index.html", "<p>the docs</p>")
 	front, door, back := freeAddress(t), freeAddress(t), freeAddress(t)
-	conf := "daemon off; worker_processes 1; pid " + dir + "/nginx.pid; error_log " + dir + "/error.log;\n"
-	if os.Geteuid() == 0 {
-		conf += "user root;\n"
-	}
-	conf += "events {}\nhttp { access_log off;\n"
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		conf += kind + "_temp_path " + dir + "/" + kind + ";\n"
-	}
-	conf += fmt.Sprintf(`
+	servers := fmt.Sprintf(`
 server { # who asks for it by another name gets nothing
   listen %[1]s default_server;
   return 421;
@@ -65,9 +57,8 @@ server { # as RFC 7239 wants it: appended to what the visitor says
     proxy_set_header X-Forwarded-For $http_x_forwarded_for;
   }
 }
-}
 `, back, dir, front, door)
-	startCommand(t, exec.Command(nginx, "-p", dir, "-e", dir+"/error.log", "-c", writeFile(t, dir, "nginx.conf", conf)))
+	startCommand(t, exec.Command(nginx, nginxArgs(t, dir, servers)...))
 
 	cert := issue(t, &x509.Certificate{DNSNames: []string{"apps.localhost"}}, nil)
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)

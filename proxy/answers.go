@@ -68,11 +68,6 @@ func compileRedirect(r *access.Route, f access.Faults) lead {
 		}
 		to.origin = u.Scheme + "://" + host
 	}
-	scheme, host, prefix, err := parseFrom(r.From)
-	within := u.Path == prefix || strings.HasPrefix(cmp.Or(u.Path, "/"), prefix+"/")
-	if err == nil && within && (to.origin == "" || to.origin == scheme+"://"+host) {
-		at.Add("let it lead out of the route", "%q is an address of this route, so that it would lead to itself", c.To)
-	}
 	to.rest = cmp.Or(u.EscapedPath(), "/")
 	if c.KeepPath {
 		to.rest = strings.TrimSuffix(to.rest, "/")
@@ -88,6 +83,32 @@ func compileRedirect(r *access.Route, f access.Faults) lead {
 		to.rest += "#" + u.EscapedFragment()
 	}
 	return to
+}
+
+// checkRedirects reports redirects that lead to the route itself, and so nowhere. A
+// route for a part of the host may well be where the rest of it leads.
+func (t *Table) checkRedirects(routes []access.Route, faults access.Faults) {
+	for i := range routes {
+		to := &routes[i].Redirect
+		if !to.Enabled() {
+			continue
+		}
+		scheme, host, _, err := parseFrom(routes[i].From)
+		target, err2 := url.Parse(to.To)
+		if err != nil || err2 != nil {
+			continue // which has been said
+		}
+		host = strings.Replace(host, "*", "any", 1)
+		if target.Host != "" {
+			scheme = target.Scheme
+			if host, err = canonicalHost(target.Host, scheme); err != nil {
+				continue
+			}
+		}
+		if entry := t.Match(scheme, host, cmp.Or(target.Path, "/")); entry != nil && entry.Route == &routes[i] {
+			faults.At("[%d].redirect.to", i).Add("let it lead out of the route", "%q is an address of this route, so that it would lead to itself", to.To)
+		}
+	}
 }
 
 func checkRespond(c *access.Respond, f access.Faults) {

@@ -179,6 +179,12 @@ func TestShapeIsChecked(t *testing.T) {
 			t.Errorf("%s: %+v", name, faults)
 		}
 	}
+	if _, faults := NewTable([]access.Route{base, {ID: "root", From: "https://b.example", Redirect: access.Redirect{To: "/wiki/start"}}, {ID: "all", From: "https://*.b.example", Redirect: access.Redirect{To: "https://b.example/"}}}); len(faults) > 0 {
+		t.Errorf("a redirect to another route: %+v", faults)
+	}
+	if _, faults := NewTable([]access.Route{base, {ID: "all", From: "https://*.b.example", Redirect: access.Redirect{To: "/x"}}}); len(faults) != 1 || faults[0].Path != "routes[1].redirect.to" {
+		t.Errorf("a redirect of many hosts: %+v", faults)
+	}
 	saysOne := edit(base, func(r *access.Route) { r.HSTS.Mode = "forget" })
 	saysOther := access.Route{ID: "y", From: "https://b.example", To: to, HSTS: access.HSTS{Mode: "upstream"}}
 	if _, faults := NewTable([]access.Route{saysOne, saysOther}); len(faults) != 1 || faults[0].Path != "routes[1].hsts" {

@@ -69,6 +69,7 @@ func NewTable(routes []access.Route) (*Table, []access.Fault) {
 		t.keepHSTS(route, f.At("hsts"))
 		t.list(route, f.At("portal"))
 	}
+	t.checkRedirects(routes, faults)
 	slices.SortFunc(t.apps, byTitle)
 	return t, faults.List()
 }
