@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/textproto"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -189,7 +191,9 @@ func TestWebSocketOfAPageThatMayNotAnyMore(t *testing.T) {
 	if err := w.door.Swap(&next); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation || !strings.Contains(err.Error(), string(access.OriginRefused)) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusPolicyViolation || !strings.Contains(err.Error(), string(access.OriginRefused)) {
 		t.Errorf("%v", err)
 	}
 }

@@ -321,6 +321,7 @@ func (p *passage) reconsider() {
 var (
 	errOtherApp   = errors.New("the address leads to another application now")
 	errNoUpgrades = errors.New("the route upgrades no connections any more")
+	errOtherPage  = errors.New("the page that opened the WebSocket may not any more")
 )
 
 // stillServed checks what is neither policy nor fact: that the road the stream
@@ -335,7 +336,7 @@ func (p *passage) stillServed() error {
 	case before.upgraded() && !p.entry.Route.WebSocket:
 		return access.Because(access.UpgradeRefused, errNoUpgrades)
 	case before.upgraded() && !p.mayConnect():
-		return access.Because(access.OriginRefused, errNoUpgrades)
+		return access.Because(access.OriginRefused, errOtherPage)
 	case p.entry.Route.ID != before.entry.Route.ID && !slices.Equal(p.entry.Route.To, before.entry.Route.To):
 		return access.Because(access.NoRoute, errOtherApp)
 	}
