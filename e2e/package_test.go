@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // debian runs one of Debian's tools, as if by root, and returns what it prints.
@@ -165,18 +168,47 @@ func checkUnit(t *testing.T, unit, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The program is in no place where systemd would look, and so are its pages.
+	// The program is in no place where systemd would look.
+	socket, err := os.ReadFile(strings.TrimSuffix(unit, ".service") + ".socket")
+	if err != nil {
+		t.Fatal(err)
+	}
 	moved := strings.ReplaceAll(string(text), "/usr/bin/doorward", program)
-	moved = regexp.MustCompile(`(?m)^Documentation=.*$`).ReplaceAllString(moved, "")
 	dir := t.TempDir()
 	path := writeFile(t, dir, "doorward.service", moved)
-	if out := debian(t, dir, "systemd-analyze", "verify", "--man=no", path); out != "" {
+	if out := debian(t, dir, "systemd-analyze", "verify", "--man=no", path, writeFile(t, dir, "doorward.socket", string(socket))); out != "" {
 		t.Error(out)
 	}
 	if out, err := exec.Command(part(t, "systemd-analyze"), "security", "--offline=true", "--threshold=20", "--no-pager", path).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// It does not give up what it needs: the arguments are ones that exist.
+	// Type=notify waits for a word, which comes once everything listens.
+	at := filepath.Join(dir, "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: at, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	manager.SetReadDeadline(time.Now().Add(patience))
+	addr := freeAddress(t)
+	config := writeFile(t, dir, "doorward.yaml", fmt.Sprintf("version: 1\nserver: {listen: %q, admin: {listen: %q}}\nsessions: {store: {memory: true}}\n"+
+		"providers: [{id: corp, issuer: \"http://%s\", client_id: doorward, client_auth: none}]\nroutes: [{id: app, from: \"http://app.localhost\", to: [\"http://%s\"], allow: [{name: all, any_user: true}]}]\n",
+		addr, freeAddress(t), freeAddress(t), freeAddress(t)))
+	service := exec.Command(program, "serve", "--config", config)
+	service.Env = append(os.Environ(), "NOTIFY_SOCKET="+at)
+	p := startCommand(t, service)
+	word := make([]byte, 1024)
+	n, err := manager.Read(word)
+	if said := string(word[:n]); err != nil || !strings.Contains(said, "READY=1") || !strings.Contains(said, fmt.Sprintf("MAINPID=%d", service.Process.Pid)) {
+		t.Errorf("%q, %v", said, err)
+	}
+	if conn, err := net.Dial("tcp", addr); err != nil {
+		t.Errorf("ready, and nobody listens: %v", err)
+	} else {
+		conn.Close()
+	}
+	p.stop()
+	// A mistake in the configuration is not tried again for ever.
 	if r := run(t, "doorward", "serve", "--config", filepath.Join(dir, "none.yaml")); r.code != 2 || !strings.Contains(string(text), "RestartPreventExitStatus=2") {
 		t.Errorf("%d: a configuration that cannot be loaded would be tried for ever", r.code)
 	}

@@ -22,6 +22,7 @@ else
 fi
 put 755 "$binary" usr/bin/doorward
 put 644 "$source/deploy/systemd/doorward.service" usr/lib/systemd/system/doorward.service
+put 644 "$source/deploy/systemd/doorward.socket" usr/lib/systemd/system/doorward.socket
 put 640 "$source/examples/first.yaml" etc/doorward/doorward.yaml.example
 put 644 "$here/default" etc/default/doorward
 
