@@ -54,6 +54,13 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "role" {
 		return play(ctx, args[1:])
 	}
+	if len(args) == 2 && args[0] == "pgo" {
+		root, err := moduleRoot()
+		if err != nil {
+			return err
+		}
+		return writeProfile(ctx, root, args[1])
+	}
 	chosen, err := choose(os.Getenv("BENCH_CASES"))
 	if err != nil {
 		return err
@@ -135,6 +142,8 @@ func play(ctx context.Context, args []string) error {
 		return serveBackend(ctx, args[1])
 	case len(args) == 5 && args[0] == "reverse-proxy":
 		return serveReverseProxy(ctx, args[1], args[2], args[3], args[4])
+	case len(args) == 3 && args[0] == "profiled":
+		return serveProfiled(ctx, args[1], args[2])
 	case len(args) == 2 && args[0] == "sessions":
 		return holdSessions(ctx, args[1])
 	}
