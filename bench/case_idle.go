@@ -31,7 +31,7 @@ var idle = benchCase{
 		}
 		for _, k := range []kind{{"keep-alive", askOnce}, {"WebSocket", upgradeOnce}} {
 			reference := 0.0
-			for _, p := range slices.Concat([]participant{bareServer(false, smallPath, smallSize)}, door{name: "Doorward, one session"}.participants()) {
+			for _, p := range slices.Concat([]participant{bareServer(false, smallPath, smallSize)}, door{name: "Doorward, 500 sessions", sessions: 500, rotation: 500}.participants()) {
 				m, err := b.crowd(p, k.greet, settling)
 				if err != nil {
 					return nil, fmt.Errorf("%s, %s: %w", p.name, k.name, err)
@@ -53,7 +53,7 @@ type crowded struct{ before, after int64 }
 func (c crowded) each(n int) float64 { return float64(c.after-c.before) / float64(n) }
 
 // greeting is what is said over a connection before it is left alone.
-type greeting func(net.Conn, *load) error
+type greeting func(conn net.Conn, l *load, header http.Header) error
 
 // crowd starts a program, opens many connections to it and looks at its memory,
 // each time after a while without load.
@@ -103,6 +103,9 @@ func (b *bench) open(l *load, greet greeting) (conns []net.Conn, err error) {
 	var mu sync.Mutex
 	var work sync.WaitGroup
 	var failed error
+	if err := l.readCycle(); err != nil {
+		return nil, err
+	}
 	const workers = 32
 	for worker := range workers {
 		work.Go(func() {
@@ -110,7 +113,7 @@ func (b *bench) open(l *load, greet greeting) (conns []net.Conn, err error) {
 				conn, err := net.DialTimeout("tcp", l.address, patience)
 				if err == nil {
 					conn.SetDeadline(time.Now().Add(patience))
-					err = errors.Join(greet(conn, l), conn.SetDeadline(time.Time{}))
+					err = errors.Join(greet(conn, l, l.headerOf(i)), conn.SetDeadline(time.Time{}))
 				}
 				mu.Lock()
 				if conn != nil {
@@ -132,13 +135,16 @@ func (b *bench) open(l *load, greet greeting) (conns []net.Conn, err error) {
 	return conns, failed
 }
 
-func askOnce(conn net.Conn, l *load) error {
-	return exchange(conn, l, nil, http.StatusOK)
+func askOnce(conn net.Conn, l *load, header http.Header) error {
+	return exchange(conn, l, header, http.StatusOK)
 }
 
-func upgradeOnce(conn net.Conn, l *load) error {
-	return exchange(conn, l, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
-		"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}, http.StatusSwitchingProtocols)
+func upgradeOnce(conn net.Conn, l *load, header http.Header) error {
+	header = header.Clone()
+	for name, value := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-Websocket-Version": "13", "Sec-Websocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
+		header.Set(name, value)
+	}
+	return exchange(conn, l, header, http.StatusSwitchingProtocols)
 }
 
 // exchange sends one request and reads the answer.
@@ -147,11 +153,7 @@ func exchange(conn net.Conn, l *load, header http.Header, want int) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range []http.Header{l.header, header} {
-		for name, values := range h {
-			req.Header[name] = values
-		}
-	}
+	req.Header = header
 	if err := req.Write(conn); err != nil {
 		return err
 	}

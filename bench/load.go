@@ -30,6 +30,30 @@ type cycle struct {
 	header, prefix string
 	values         string // path of a file with one value in each line
 	hosts          string // path of one with the Host that goes with it; may be empty
+
+	lines []string // of values, once they have been read
+}
+
+// readCycle reads the values, for a load that is made here.
+func (l *load) readCycle() error {
+	if l.cycle == nil {
+		return nil
+	}
+	text, err := os.ReadFile(l.cycle.values)
+	l.cycle.lines = strings.Fields(string(text))
+	return err
+}
+
+// headerOf returns the header of request i. The values have been read.
+func (l *load) headerOf(i int) http.Header {
+	header := l.header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	if c := l.cycle; c != nil {
+		header.Set(c.header, c.prefix+c.lines[i%len(c.lines)])
+	}
+	return header
 }
 
 // inFlight is how many requests are under way at the same time.
@@ -57,16 +81,10 @@ func (l *load) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for name, values := range l.header {
-		req.Header[name] = values
+	if err := l.readCycle(); err != nil {
+		return err
 	}
-	if l.cycle != nil {
-		value, err := firstLine(l.cycle.values)
-		if err != nil {
-			return err
-		}
-		req.Header.Set(l.cycle.header, l.cycle.prefix+value)
-	}
+	req.Header = l.headerOf(0)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
 		return err

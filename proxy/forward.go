@@ -23,9 +23,18 @@ func (p *passage) forward() {
 		return
 	}
 	p.sent = true
+	if upgrades(p.in.Header) {
+		p.forwardUpgrade()
+		return
+	}
 	in, leave := p.open()
 	defer leave()
 	defer p.leaveTarget()
+	p.send(in)
+}
+
+// send asks the upstream, and answers with what it says.
+func (p *passage) send(in *http.Request) {
 	rp := httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p,
@@ -74,6 +83,12 @@ func (p *passage) received(res *http.Response) error {
 		return errUnasked // nothing may be tunnelled that nobody asked for
 	}
 	p.reshape(res)
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		if err := p.switched(res); err != nil {
+			return err
+		}
+		return errSwitched
+	}
 	if endless := p.watch(res); endless {
 		return p.becomesStream()
 	}
@@ -82,6 +97,9 @@ func (p *passage) received(res *http.Response) error {
 
 // failed answers in place of an upstream that did not.
 func (p *passage) failed(_ http.ResponseWriter, _ *http.Request, err error) {
+	if errors.Is(err, errSwitched) {
+		return
+	}
 	reason := upstreamReason(err)
 	switch ended := p.stream.ended(); {
 	case ended != "":
@@ -99,7 +117,7 @@ func (p *passage) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 	p.note(err)
 	switch {
 	case p.out.hijacked:
-		// The connection is no longer HTTP; ReverseProxy closes it.
+		// The connection is no longer HTTP, and closed.
 	case reason == access.ClientGone:
 		p.out.WriteHeader(statusClientGone)
 	default:

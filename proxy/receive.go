@@ -68,8 +68,10 @@ type passage struct {
 	body      tally // what the upstream is sent, if anything
 	trip      trip  // to the upstream and back
 
-	tunnel   *tunnelling // what is asked for is a tunnel
-	outlives bool        // a goroutine goes on with it when the handler has ended
+	tunnel *tunnelling // what is asked for is a tunnel
+	// switched takes an upstream's 101, where the request asks for an upgrade.
+	switched func(*http.Response) error
+	outlives bool // a goroutine goes on with it when the handler has ended
 
 	trace    Trace // nil: nobody follows the request
 	traced   bool  // the trace that a header names counts

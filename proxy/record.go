@@ -1,13 +1,11 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
@@ -150,18 +148,6 @@ func (m *meter) FlushError() error {
 		m.WriteHeader(http.StatusOK)
 	}
 	return http.NewResponseController(m.ResponseWriter).Flush()
-}
-
-// Hijack is found by http.ResponseController. Only WebSockets come this far.
-func (m *meter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(m.ResponseWriter).Hijack()
-	if err != nil {
-		return conn, rw, err
-	}
-	m.hijacked, m.status = true, http.StatusSwitchingProtocols
-	s, rw := newSocket(conn, rw, m)
-	m.passage.stream.becomes("WebSocket", s)
-	return s, rw, nil
 }
 
 // tally counts a request body while it is read. It wraps the body of the

@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bufio"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -14,8 +12,8 @@ import (
 	"github.com/doorward/doorward/internal/access"
 )
 
-// socket is the visitor's side of a WebSocket. httputil.ReverseProxy copies from
-// and to it once the upstream has switched protocols. It knows where the frames
+// socket is the visitor's side of a WebSocket, once the upstream has switched
+// protocols. It knows where the frames
 // of both directions end, so that the connection can be closed in good form
 // (RFC 6455 §7): a close frame to the visitor, one to the upstream, and some time
 // for the visitor to answer. Nothing the visitor sends meanwhile is passed on.
@@ -25,34 +23,31 @@ import (
 type socket struct {
 	net.Conn
 	meter *meter
+	early []byte // came from the visitor before the connection was switched
 
 	ending  atomic.Pointer[access.Reason] // why the connection is to end
 	goodbye chan struct{}                 // closed when the visitor has been told
 	heard   chan struct{}                 // closed when nothing is read from the visitor any more
 
 	writing sync.Mutex // protects what follows
-	head    int        // how much of the empty line behind the 101 has passed
 	down    frames     // upstream to visitor
 	said    bool       // the visitor has been told, nothing may follow
 
-	up frames // visitor to upstream; only WriteTo looks at it
+	up frames // visitor to upstream; only toUpstream looks at it
 }
 
 const (
 	statusPolicyViolation = 1008 // RFC 6455 §7.4.1
 	statusGoingAway       = 1001
 	maxControlPayload     = 125 // §5.5
-	endOfHead             = "\r\n\r\n"
 	// idleBuffer is what a direction of a connection holds on to while nothing
 	// comes. While much comes, a large buffer is lent to it.
 	idleBuffer = 1 << 10
 )
 
-// newSocket wraps a hijacked connection. The answer to the handshake goes
-// through the writer that is returned.
-func newSocket(conn net.Conn, rw *bufio.ReadWriter, m *meter) (*socket, *bufio.ReadWriter) {
-	s := &socket{Conn: conn, meter: m, goodbye: make(chan struct{}), heard: make(chan struct{})}
-	return s, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(s, idleBuffer))
+// newSocket wraps a connection that has been switched.
+func newSocket(conn net.Conn, early []byte, m *meter) *socket {
+	return &socket{Conn: conn, meter: m, early: early, goodbye: make(chan struct{}), heard: make(chan struct{})}
 }
 
 // Write implements io.Writer, towards the visitor.
@@ -62,43 +57,22 @@ func (s *socket) Write(b []byte) (int, error) {
 	if s.said {
 		return 0, errEnded
 	}
-	n := s.passHead(b)
+	n := 0
 	stop := s.ending.Load() != nil
-	if !stop || !s.whole() {
-		head := n
-		n += s.down.follow(b[head:], stop)
+	if !stop || !s.down.between() {
+		n = s.down.follow(b, stop)
 		sent, err := s.Conn.Write(b[:n])
-		s.meter.written.Add(int64(max(0, sent-head)))
+		s.meter.written.Add(int64(sent))
 		if err != nil {
 			return sent, err
 		}
 	}
-	if s.ending.Load() != nil && s.whole() {
+	if s.ending.Load() != nil && s.down.between() {
 		s.sayGoodbye()
 		return n, errEnded
 	}
 	return n, nil
 }
-
-// passHead returns how many bytes still belong to the answer to the handshake.
-func (s *socket) passHead(b []byte) int {
-	n := 0
-	for s.head < len(endOfHead) && n < len(b) {
-		switch b[n] {
-		case endOfHead[s.head]:
-			s.head++
-		case '\r':
-			s.head = 1
-		default:
-			s.head = 0
-		}
-		n++
-	}
-	return n
-}
-
-// whole reports whether a frame may be put in. The lock is held.
-func (s *socket) whole() bool { return s.head == len(endOfHead) && s.down.between() }
 
 // sayGoodbye tells the visitor, unless the upstream has closed already. The lock
 // is held.
@@ -113,7 +87,7 @@ func (s *socket) sayGoodbye() {
 // end implements ender.
 func (s *socket) end(why access.Reason) {
 	s.ending.Store(&why)
-	s.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes WriteTo, which says the rest
+	s.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes toUpstream, which says the rest
 	s.Conn.SetWriteDeadline(time.Now().Add(cutWait))
 	// Whatever keeps either side from ending in good form.
 	time.AfterFunc(3*cutWait, func() {
@@ -122,13 +96,13 @@ func (s *socket) end(why access.Reason) {
 	})
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if s.whole() && !s.said {
+	if s.down.between() && !s.said {
 		s.sayGoodbye()
 	} // otherwise the write that completes the frame does
 }
 
-// ReadFrom implements io.ReaderFrom: it copies from the upstream.
-func (s *socket) ReadFrom(src io.Reader) (n int64, err error) {
+// fromUpstream copies to the visitor.
+func (s *socket) fromUpstream(src io.Reader) error {
 	defer func() {
 		if s.ending.Load() != nil {
 			<-s.heard // the connection is closed when the first direction returns
@@ -140,25 +114,29 @@ func (s *socket) ReadFrom(src io.Reader) (n int64, err error) {
 		b := buffer.next()
 		got, readErr := src.Read(b)
 		if got > 0 {
-			sent, err := s.Write(b[:got])
-			n += int64(sent)
-			if err != nil {
-				return n, err
+			if _, err := s.Write(b[:got]); err != nil {
+				return err
 			}
 		}
 		switch {
 		case readErr == io.EOF:
-			return n, nil
+			return nil
 		case readErr != nil:
-			return n, readErr
+			return readErr
 		}
 		buffer.read(got)
 	}
 }
 
-// WriteTo implements io.WriterTo: it copies to the upstream.
-func (s *socket) WriteTo(dst io.Writer) (n int64, err error) {
+// toUpstream copies from the visitor.
+func (s *socket) toUpstream(dst io.Writer) error {
 	defer close(s.heard)
+	if len(s.early) > 0 {
+		if err := s.pass(dst, s.early); err != nil {
+			return err
+		}
+		s.early = nil
+	}
 	buffer := lent{from: &s.meter.passage.door.buffers}
 	defer buffer.giveBack()
 	for {
@@ -166,25 +144,29 @@ func (s *socket) WriteTo(dst io.Writer) (n int64, err error) {
 		got, readErr := s.Conn.Read(b)
 		if s.ending.Load() != nil {
 			s.farewell(dst, b)
-			return n, errEnded
+			return errEnded
 		}
 		if got > 0 {
-			s.meter.read.Add(int64(got))
-			s.up.follow(b[:got], false)
-			sent, err := dst.Write(b[:got])
-			n += int64(sent)
-			if err != nil {
-				return n, err
+			if err := s.pass(dst, b[:got]); err != nil {
+				return err
 			}
 		}
 		switch {
 		case readErr == io.EOF:
-			return n, nil
+			return nil
 		case readErr != nil:
-			return n, readErr
+			return readErr
 		}
 		buffer.read(got)
 	}
+}
+
+// pass hands to the upstream what has come from the visitor.
+func (s *socket) pass(dst io.Writer, b []byte) error {
+	s.meter.read.Add(int64(len(b)))
+	s.up.follow(b, false)
+	_, err := dst.Write(b)
+	return err
 }
 
 // farewell tells the upstream, once the visitor has been told, and waits for the
@@ -210,14 +192,6 @@ func (s *socket) farewell(upstream io.Writer, b []byte) {
 			return
 		}
 	}
-}
-
-// CloseWrite ends one direction, where the connection can do that.
-func (s *socket) CloseWrite() error {
-	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
 }
 
 // closeFrame writes a close frame (§5.5.1), masked as a client has to (§5.3).

@@ -146,6 +146,7 @@ func Run(ctx context.Context, opts Options) (failure error) {
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
 	go live.follow(following)
+	go keepMemory(ctx)
 
 	// The listeners. A failed one ends the run.
 	failed := make(chan error, 8)

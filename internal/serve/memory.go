@@ -1,0 +1,104 @@
+package serve
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// spareHeap is how much may be allocated beyond what is in use before it is
+	// collected, where Go's own rule (as much again) allows less: a door holds a
+	// few megabytes, allocates hundreds each second, and would collect all the time.
+	spareHeap = 64 << 20
+	// mostPercent is the most that this may be, in percent of what is in use.
+	mostPercent = 400
+	// quietBytes is how little is allocated in a second in which nothing much
+	// happens.
+	quietBytes = 1 << 20
+	// worthBytes is how much must have been allocated for giving memory back.
+	worthBytes = 4 << 20
+)
+
+// keepMemory trades memory for time, until ctx ends: it collects less often while
+// little is in use, and gives back what is not in use once it has become quiet.
+// What the operator has set holds, GOGC and GOMEMLIMIT; without the latter, Go
+// keeps to nine tenths of what the control group has.
+func keepMemory(ctx context.Context) {
+	if _, set := os.LookupEnv("GOMEMLIMIT"); !set {
+		if limit := groupLimit("/sys/fs/cgroup/memory.max"); limit > 0 {
+			debug.SetMemoryLimit(limit / 10 * 9)
+		}
+	}
+	_, fixed := os.LookupEnv("GOGC")
+	k := &keeper{percent: 100}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		live, allocated := heap()
+		if !fixed {
+			if percent := gcPercent(live); percent != k.percent {
+				debug.SetGCPercent(percent)
+				k.percent = percent
+			}
+		}
+		if k.quiet(allocated) {
+			debug.FreeOSMemory()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// gcPercent is how much may be allocated before the next collection, in percent
+// of what is in use.
+func gcPercent(live uint64) int {
+	return int(min(mostPercent, max(100, spareHeap*100/max(live, 1))))
+}
+
+// keeper remembers what was seen a second ago.
+type keeper struct {
+	percent   int
+	allocated uint64 // a second ago
+	returned  uint64 // when memory was last given back
+}
+
+// quiet notes how much has been allocated since the start, and reports whether it
+// is time to give memory back: once, after work, when nothing much happens.
+func (k *keeper) quiet(allocated uint64) bool {
+	fresh := allocated - k.allocated
+	k.allocated = allocated
+	if fresh > quietBytes || allocated-k.returned < worthBytes {
+		return false
+	}
+	k.returned = allocated
+	return true
+}
+
+// heap returns what the last collection found in use, and all that was ever
+// allocated, in bytes.
+func heap() (live, allocated uint64) {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64(), samples[1].Value.Uint64()
+}
+
+// groupLimit reads the memory limit of a control group (v2), 0 where there is none.
+func groupLimit(path string) int64 {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return 0 // "max"
+	}
+	return limit
+}

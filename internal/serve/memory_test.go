@@ -1,0 +1,56 @@
+package serve
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestCollectingLessOften(t *testing.T) {
+	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, 16 << 20: 400, 32 << 20: 200, 64 << 20: 100, 4 << 30: 100} {
+		if got := gcPercent(live); got != want {
+			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, got, want)
+		}
+	}
+}
+
+// Memory is given back once, when work has ended, and again only after more work.
+func TestGivingBackWhenQuiet(t *testing.T) {
+	k := &keeper{}
+	for i, step := range []struct {
+		allocated uint64
+		want      bool
+	}{
+		{1 << 20, false},                // too little to be worth it
+		{200 << 20, false},              // at work
+		{400 << 20, false},              // still
+		{400<<20 + 1000, true},          // quiet
+		{400<<20 + 2000, false},         // it was given back
+		{401 << 20, false},              // little has happened since
+		{405 << 20, false},              // at work
+		{405<<20 + quietBytes, true},    // quiet enough
+		{405<<20 + 2*quietBytes, false}, // again too little
+	} {
+		if got := k.quiet(step.allocated); got != step.want {
+			t.Errorf("step %d: %t", i+1, got)
+		}
+	}
+}
+
+func TestMemoryLimitOfTheGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "memory.max")
+	for text, want := range map[string]int64{"max\n": 0, "1073741824\n": 1 << 30, "": 0} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := groupLimit(path); got != want {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
+	if groupLimit(path+"x") != 0 {
+		t.Error("a group that is not there has a limit")
+	}
+	if live, allocated := heap(); allocated == 0 || live > allocated {
+		t.Errorf("%d in use of %d ever allocated", live, allocated)
+	}
+}
