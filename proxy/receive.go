@@ -18,6 +18,7 @@ var (
 	errHeaderSize      = errors.New("more header data than server.max_header_bytes")
 	errURLSize         = errors.New("a longer address than server.max_url_bytes")
 	errMethod          = errors.New("the method is not written in capital letters")
+	errMethodByte      = errors.New("the method holds a byte that none may have")
 	errConnect         = errors.New("this is no forward proxy")
 	errTargetForm      = errors.New("the request target does not begin with a slash")
 	errFragment        = errors.New("the request target holds a fragment")
@@ -175,6 +176,9 @@ func (p *passage) receiveHeader(peer netip.Addr, trusted bool) {
 func checkMethod(method string) error {
 	if method == http.MethodConnect {
 		return errConnect
+	}
+	if !isToken(method) { // over HTTP/2 nobody has looked (RFC 9110 §9.1)
+		return errMethodByte
 	}
 	for i := range len(method) {
 		if 'a' <= method[i] && method[i] <= 'z' {

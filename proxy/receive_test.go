@@ -151,6 +151,21 @@ func TestRawBytesOverHTTP2AreRefused(t *testing.T) {
 	}
 }
 
+// Nor does it look at methods. No transport sends these, so that anybody could make
+// an upstream look as if it failed.
+func TestMethodsOverHTTP2AreTokens(t *testing.T) {
+	w := newWorld(t, []access.Route{routeTo("https://app.example", newEcho(t))}, withPolicy(allowAll), overHTTP2)
+	for _, method := range []string{"A B", "GET /evil HTTP/1.1", "G(T", "G\xc9T", "get"} {
+		status := w.rawHTTP2(":method", method, ":scheme", "https", ":authority", "app.example", ":path", "/")
+		if e := w.rec.event(t); status != "400" || e.Response.Upstream != "" {
+			t.Errorf("%q: %s %+v", method, status, e.Response)
+		}
+	}
+	if at := w.door.Upstreams()[0].Targets[0]; at.LastError != "" {
+		t.Errorf("%+v", at)
+	}
+}
+
 // rawHTTP2 sends one request with exactly these header fields and returns the
 // status, or "reset" if the stream was.
 func (w *world) rawHTTP2(fields ...string) string {
