@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -234,15 +235,34 @@ func (h *holding) becomesStream() bool {
 }
 
 // key makes a key of words. Words that are joined differently differ.
-func (b *budgets) key(kind string, words ...string) uint64 {
-	var h maphash.Hash
-	h.SetSeed(b.seed)
-	h.WriteString(kind)
-	for _, word := range words {
-		var length [4]byte
-		binary.LittleEndian.PutUint32(length[:], uint32(len(word)))
-		h.Write(length[:])
-		h.WriteString(word)
+func (b *budgets) key(kind string, words [3]string) uint64 {
+	h := b.hash(kind, words[0])
+	for _, word := range words[1:] {
+		write(&h, word)
 	}
 	return max(h.Sum64(), 1)
+}
+
+// networkKey makes a key of a network, on a route or on all.
+func (b *budgets) networkKey(kind, route string, network netip.Prefix) uint64 {
+	h := b.hash(kind, route)
+	address := network.Addr().As16()
+	h.Write(address[:])
+	h.WriteByte(byte(network.Bits()))
+	return max(h.Sum64(), 1)
+}
+
+func (b *budgets) hash(kind, word string) (h maphash.Hash) {
+	h.SetSeed(b.seed)
+	write(&h, kind)
+	write(&h, word)
+	return h
+}
+
+// write adds a word with its length before it.
+func write(h *maphash.Hash, word string) {
+	var length [4]byte
+	binary.LittleEndian.PutUint32(length[:], uint32(len(word)))
+	h.Write(length[:])
+	h.WriteString(word)
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ var tenPerSecond = quota{pace: pace{burst: 5, every: 100 * time.Millisecond}}
 
 func TestABudgetIsSpentAndRecovers(t *testing.T) {
 	b, now := newBudgets(), epoch
-	key := b.key("identity", "", "https://idp", "alice")
+	key := b.key("identity", [3]string{"", "https://idp", "alice"})
 	take := func() shortage { _, short := b.take(key, &tenPerSecond, asRequest, now); return short }
 	for i := range 5 {
 		if got := take(); got.of != enough {
@@ -46,7 +47,7 @@ func TestABudgetIsSpentAndRecovers(t *testing.T) {
 			t.Errorf("after the clock was set back: %+v", got)
 		}
 	}
-	if _, other := b.take(b.key("identity", "", "https://idp", "bob"), &tenPerSecond, asRequest, now); other.of != enough {
+	if _, other := b.take(b.key("identity", [3]string{"", "https://idp", "bob"}), &tenPerSecond, asRequest, now); other.of != enough {
 		t.Errorf("somebody else pays: %+v", other)
 	}
 	b.charge(key, tenPerSecond.pace, now)
@@ -57,7 +58,10 @@ func TestABudgetIsSpentAndRecovers(t *testing.T) {
 
 func TestWordsOfAKeyDoNotRunTogether(t *testing.T) {
 	b := newBudgets()
-	if b.key("k", "a\x00b", "c") == b.key("k", "a", "b\x00c") || b.key("ab", "c") == b.key("a", "bc") {
+	if b.key("k", [3]string{"a\x00b", "c"}) == b.key("k", [3]string{"a", "b\x00c"}) || b.key("ab", [3]string{"c"}) == b.key("a", [3]string{"bc"}) ||
+		b.key("k", [3]string{"ab", "", "c"}) == b.key("k", [3]string{"a", "b", "c"}) ||
+		b.networkKey("k", "", netip.MustParsePrefix("10.0.0.0/24")) == b.networkKey("k", "", netip.MustParsePrefix("10.0.0.0/25")) ||
+		b.networkKey("k", "", netip.MustParsePrefix("10.0.0.0/24")) == b.networkKey("k", "r", netip.MustParsePrefix("10.0.0.0/24")) {
 		t.Error("two parties share a budget")
 	}
 }
@@ -65,7 +69,7 @@ func TestWordsOfAKeyDoNotRunTogether(t *testing.T) {
 func TestRequestsAndStreamsAreCountedApart(t *testing.T) {
 	b := newBudgets()
 	q := quota{concurrent: 2, streams: 1}
-	key := b.key("identity", "", "https://idp", "alice")
+	key := b.key("identity", [3]string{"", "https://idp", "alice"})
 	first, _ := b.take(key, &q, asRequest, epoch)
 	second, _ := b.take(key, &q, asRequest, epoch)
 	if _, short := b.take(key, &q, asRequest, epoch); short.of != tooManyRequests {
@@ -101,14 +105,14 @@ func TestRequestsAndStreamsAreCountedApart(t *testing.T) {
 func TestManyPartiesFillNothing(t *testing.T) {
 	b := newBudgets()
 	limited := quota{pace: tenPerSecond.pace, concurrent: 1}
-	busy := b.key("identity", "", "https://idp", "busy")
+	busy := b.key("identity", [3]string{"", "https://idp", "busy"})
 	held, _ := b.take(busy, &limited, asRequest, epoch)
-	noisy := b.key("identity", "", "https://idp", "noisy")
+	noisy := b.key("identity", [3]string{"", "https://idp", "noisy"})
 	for range 5 {
 		b.take(noisy, &tenPerSecond, asRequest, epoch)
 	}
 	for i := range 4 * budgetShards * budgetSets * budgetWays {
-		b.take(b.key("network", "", fmt.Sprint(i)), &tenPerSecond, asRequest, epoch)
+		b.take(b.key("network", [3]string{"", fmt.Sprint(i)}), &tenPerSecond, asRequest, epoch)
 	}
 	if _, short := b.take(busy, &limited, asRequest, epoch); short.of != tooManyRequests {
 		t.Errorf("what is under way was forgotten: %+v", short)
@@ -199,7 +203,7 @@ func TestBudgetsUnderManyHands(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			key := b.key("identity", "", "https://idp", fmt.Sprint(i%4))
+			key := b.key("identity", [3]string{"", "https://idp", fmt.Sprint(i%4)})
 			for range 500 {
 				h, _ := b.take(key, &q, asRequest, epoch)
 				h.becomesStream()
@@ -209,7 +213,7 @@ func TestBudgetsUnderManyHands(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range 4 {
-		key := b.key("identity", "", "https://idp", fmt.Sprint(i))
+		key := b.key("identity", [3]string{"", "https://idp", fmt.Sprint(i)})
 		shard, set := b.place(key)
 		if own := shard.find(set, key); own.requests != 0 || own.streams != 0 {
 			t.Errorf("left over: %+v", own)
@@ -231,7 +235,7 @@ func BenchmarkBudget(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					h, _ := budgets.take(budgets.key("identity", "", "https://idp.example.com", subjects[i%parties]), &q, asRequest, epoch)
+					h, _ := budgets.take(budgets.key("identity", [3]string{"", "https://idp.example.com", subjects[i%parties]}), &q, asRequest, epoch)
 					h.giveBack()
 				}
 			})

@@ -119,8 +119,7 @@ func (p *passage) refuseNetwork(err error) {
 }
 
 func (p *passage) networkKey(kind, route string) uint64 {
-	var text [64]byte
-	return p.door.budgets.key(kind, route, string(p.limiting.network.AppendTo(text[:0])))
+	return p.door.budgets.networkKey(kind, route, p.limiting.network)
 }
 
 // limitDecided stands between the decision and what it leads to. What the policy
@@ -148,13 +147,13 @@ func (p *passage) limitDecided() error {
 		if route.identity.set() {
 			quota, where = route.identity.or(&quota), id
 		}
-		if err := p.limit(ofIdentity, door.key("identity", where, who.Issuer, who.Subject), &quota, as); err != nil {
+		if err := p.limit(ofIdentity, door.key("identity", [3]string{where, who.Issuer, who.Subject}), &quota, as); err != nil {
 			return err
 		}
 	}
 	// Last, so that whoever is refused for himself takes nothing from the others.
 	if p.dec.Outcome == access.Allow && route.everybody.set() {
-		return p.limit(ofEverybody, door.key("route", id), &route.everybody, as)
+		return p.limit(ofEverybody, door.key("route", [3]string{id}), &route.everybody, as)
 	}
 	return nil
 }

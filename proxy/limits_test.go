@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/netip"
@@ -443,6 +444,33 @@ func TestLimitsWithoutConfiguration(t *testing.T) {
 	if l.networkOf(netip.Addr{}).IsValid() {
 		t.Error("no address is of a network")
 	}
+}
+
+// What limits add to a request that passes, with one of every kind, allocates
+// nothing.
+func TestLimitsAllocateNothing(t *testing.T) {
+	route := routeTo("http://app.example", newEcho(t))
+	some := access.Limit{Rate: access.PerSecond(1000), Burst: 1 << 19, Concurrent: 100, Streams: 100}
+	route.Limits = access.RouteLimits{Identity: some, Network: some, Everybody: some}
+	w := newWorld(t, []access.Route{route}, withLimits(Limits{Network: some, Identity: some}))
+	gen := w.door.live.Load()
+	p := &passage{door: w.door, gen: gen, in: &http.Request{}, event: &access.Event{}, start: time.Now(), decided: true,
+		entry: gen.Routes.Match("http", "app.example", "/"), dec: &access.Decision{Outcome: access.Allow},
+		req: &access.Request{Identity: access.Identity{Provider: "corp", Issuer: "https://idp", Subject: "alice"}, Network: access.Network{IP: netip.MustParseAddr("2001:db8::1")}}}
+	held := 0
+	if n := testing.AllocsPerRun(100, func() {
+		if err := errors.Join(p.limitNetwork(), p.limitCredential(), p.limitDecided()); err != nil {
+			t.Error(err)
+		}
+		held = p.limiting.n
+		p.settle()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if held != 4 {
+		t.Errorf("%d budgets were held", held)
+	}
+	w.nothingHeld()
 }
 
 func TestFaultsOfLimits(t *testing.T) {
