@@ -33,8 +33,9 @@ type EraseOptions struct {
 	// Key signs the stubs, so that nobody else's erasure is taken for one. Nil: the
 	// log is not signed.
 	Key ed25519.PrivateKey
-	// Live are the files that may be written at the same time. They are changed where
-	// they are, never replaced.
+	// Live are the files that the configuration writes. They may be written at the same
+	// time, so that they are changed where they are, never replaced; and files that
+	// begin with the same name are of the same log.
 	Live []string
 }
 
@@ -198,7 +199,7 @@ func (p *Person) pieces(from io.Reader, opts EraseOptions) (list []piece, err er
 			return nil, err
 		}
 		line := bytes.TrimSpace(raw.text)
-		e := p.candidate(line)
+		e := eventIn(line)
 		if e == nil || !p.About(e) {
 			continue
 		}

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -325,6 +326,37 @@ func claimsHash(l []string) []string {
 	at := strings.Index(changed, `,"sig":`)
 	l[4] = changed[:at] + fmt.Sprintf(`,"hash":%q}}`, was)
 	return l
+}
+
+// Whatever a line says, it is a stub only if the owner of the key has made it.
+func FuzzErasedBy(f *testing.F) {
+	key, err := SigningKey(auditKey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	public := key.Public().(ed25519.PublicKey)
+	for _, vouched := range []bool{false, true} {
+		f.Add(stub(record{7, "HASH"}, "PREV", time.Unix(0, 0), vouched, key))
+	}
+	f.Add(stub(record{7, "HASH"}, "PREV", time.Unix(0, 0), false, nil))
+	f.Add([]byte(`{"kind":"erased","time":"1970-01-01T00:00:00Z","chain":{"seq":7,"prev":"PREV","hash":"HASH","sig":"x"}}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		line = bytes.TrimSpace(line)
+		link, whole := linkOf(line)
+		if !whole || link == nil || link.Hash == "" {
+			return
+		}
+		ok, vouches := erasedBy(line, link, public)
+		if !ok {
+			return
+		}
+		var said struct {
+			Time time.Time `json:"time"`
+		}
+		if json.Unmarshal(line, &said) != nil || !bytes.Equal(line, stub(record{link.Seq, link.Hash}, link.Prev, said.Time, vouches, key)) {
+			t.Errorf("taken for a stub: %s", line)
+		}
+	})
 }
 
 // If the machine fails while stubs are written, the next start writes them again.

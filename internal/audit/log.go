@@ -140,7 +140,7 @@ func (l *Log) Append(line []byte) {
 func (l *Log) add(line, hidden []byte, refusal bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	lineOf := func(s *spool) []byte {
+	lineFor := func(s *spool) []byte {
 		if s.hidden {
 			return hidden
 		}
@@ -150,13 +150,13 @@ func (l *Log) add(line, hidden []byte, refusal bool) {
 	for _, s := range l.spools {
 		switch {
 		case l.closed:
-			s.lose(lineOf(s))
-		case !s.offer(lineOf(s)):
+			s.lose(lineFor(s))
+		case !s.offer(lineFor(s)):
 			full = append(full, s)
 		}
 	}
 	for _, s := range full {
-		s.wait(lineOf(s), refusal)
+		s.wait(lineFor(s), refusal)
 	}
 }
 

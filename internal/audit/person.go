@@ -41,7 +41,7 @@ func (p *Person) Learn(files *Files) error {
 			if err := unread(batch.File, line); err != nil {
 				return err
 			}
-			if e := p.candidate(line.Text); e != nil && p.named(e) {
+			if e := eventIn(line.Text); e != nil && p.named(e) {
 				p.learn(e)
 			}
 		}
@@ -77,8 +77,8 @@ func sessionOf(e *access.Event) string {
 	return e.Request.Session.ID
 }
 
-// candidate decodes a line, nil if it is no event or nobody can be in it.
-func (p *Person) candidate(line []byte) *access.Event {
+// eventIn decodes a line, nil if it is no event or nobody can be in it.
+func eventIn(line []byte) *access.Event {
 	if !bytes.HasPrefix(line, []byte("{")) {
 		return nil
 	}
@@ -148,7 +148,7 @@ func (p *Person) Export(files *Files, to io.Writer) (n int, err error) {
 			if err := unread(batch.File, line); err != nil {
 				return n, err
 			}
-			if e := p.candidate(line.Text); e == nil || !p.About(e) {
+			if e := eventIn(line.Text); e == nil || !p.About(e) {
 				continue
 			}
 			if _, err := to.Write(append(line.Text, '\n')); err != nil {

@@ -196,14 +196,13 @@ func (p *Pseudonyms) Behind(pseudonym string, files *Files) (*Who, error) {
 	}
 	var found *Who
 	seen := map[string]bool{} // what was tried in a period
-	none := &Person{}
 	for batch := range files.Batches() {
 		for i := range batch.Lines {
 			line := &batch.Lines[i]
 			if err := unread(batch.File, line); err != nil {
 				return nil, err
 			}
-			e := none.candidate(line.Text)
+			e := eventIn(line.Text)
 			if e == nil {
 				continue
 			}
