@@ -203,7 +203,7 @@ func TestBudgetsUnderManyHands(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			key := b.key("identity", [3]string{"", "https://idp", fmt.Sprint(i%4)})
+			key := b.key("identity", [3]string{"", "https://idp", fmt.Sprint(i % 4)})
 			for range 500 {
 				h, _ := b.take(key, &q, asRequest, epoch)
 				h.becomesStream()
