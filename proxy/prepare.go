@@ -34,10 +34,7 @@ func (p *passage) prepare() error {
 		return nil
 	}
 	p.groups = p.gen.Policy.Groups(p.entry.Route.ID, &p.req.Identity)
-	issuer := p.req.Origin()
-	if p.gen.authHost != "" {
-		issuer = p.gen.authScheme + "://" + p.gen.authHost
-	}
+	issuer := p.gen.issuer(p.req.Origin())
 	var err error
 	if p.assertion, err = p.door.signer.assert(p.in.Context(), "", issuer, p.req, p.groups); err != nil {
 		return access.Because(access.InternalError, err)

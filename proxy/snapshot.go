@@ -137,6 +137,15 @@ func (g *generation) owns(scheme, host string) bool {
 	return g.authHost != "" && host == g.authHost && scheme == g.authScheme || g.Routes.owns(scheme, host)
 }
 
+// issuer is who assertions for an origin are issued by: the login host, or the
+// application's own where there is none.
+func (g *generation) issuer(origin string) string {
+	if g.authHost == "" {
+		return origin
+	}
+	return g.authScheme + "://" + g.authHost
+}
+
 // trusts reports whether an address belongs to a listed proxy.
 func (g *generation) trusts(addr netip.Addr) bool {
 	for _, prefix := range g.trusted {
