@@ -23,6 +23,7 @@ func crossCheck(f *File, at access.Faults) {
 	checkSignals(f, at)
 	checkTunnels(f, at)
 	checkCertificates(f, at)
+	checkAdminRoute(f, at)
 }
 
 // checkTunnels reports tunnels that nobody can open: programs bring an access

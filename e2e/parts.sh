@@ -39,9 +39,11 @@ if ((${#missing[@]})); then
 fi
 
 # npm ci removes node_modules first; skip it while the lock file is unchanged.
-stamp=oidc-provider/node_modules/.installed
-if ! cmp -s oidc-provider/package-lock.json "$stamp"; then
-  echo "installing: npm oidc-provider"
-  (cd oidc-provider && npm ci --no-audit --no-fund --loglevel=error)
-  cp oidc-provider/package-lock.json "$stamp"
-fi
+for package in oidc-provider axe; do
+  stamp=$package/node_modules/.installed
+  if ! cmp -s "$package/package-lock.json" "$stamp"; then
+    echo "installing: npm $package"
+    (cd "$package" && npm ci --no-audit --no-fund --loglevel=error)
+    cp "$package/package-lock.json" "$stamp"
+  fi
+done

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -81,22 +80,14 @@ func header(v *visitor, origin string) http.Header {
 // button logs out.
 func TestBrowserPortal(t *testing.T) {
 	tab := startBrowser(t)
-	d := startDemo(t, t.TempDir())
+	d, axe := startDemo(t, t.TempDir()), axeScript(t)
 	do(t, tab, chromedp.Navigate(d.url("wiki", "/.doorward/portal")), loginForm("carol"), waitText("Your applications"))
-	for _, look := range []struct {
-		name, scheme string
-		width        int64
-	}{{"light", "light", 1000}, {"dark", "dark", 1000}, {"phone", "light", 320}, {"phone-dark", "dark", 390}} {
-		do(t, tab, chromedp.EmulateViewport(look.width, 800), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-			features := []map[string]string{{"name": "prefers-color-scheme", "value": look.scheme}}
-			return target.Call(ctx, "Emulation.setEmulatedMedia", map[string]any{"features": features}, nil)
-		}))
+	for _, look := range append(looks, look{"narrow", "light", 320}) {
+		do(t, tab, look.emulate())
 		do(t, tab, chromedp.Navigate(d.url("wiki", "/.doorward/portal")), waitText("Your applications"))
 		shoot(t, tab, "portal-"+look.name)
-		if wrong := get(t, tab, chromedp.Evaluate[string](lookAtPage)); wrong != "" {
-			t.Errorf("%s: %s", look.name, wrong)
-		}
-		if wrong := get(t, tab, chromedp.Evaluate[string](lookAtNames)); wrong != "" {
+		inspect(t, tab, axe, "portal "+look.name)
+		if wrong := get(t, tab, chromedp.Evaluate[string](lookAtOrder)); wrong != "" {
 			t.Errorf("%s: %s", look.name, wrong)
 		}
 	}
@@ -106,8 +97,7 @@ func TestBrowserPortal(t *testing.T) {
 
 // lookAtNames returns what keeps a page from being used by ear and by keyboard:
 // links and buttons without a name, or of one name and different targets; fields
-// without a label; headings that skip a level; a way of the Tab key that is not
-// the way of the eye.
+// without a label; headings that skip a level.
 const lookAtNames = `(() => {
   const wrong = [], byName = {};
   for (const e of document.querySelectorAll("a, button")) {
@@ -128,8 +118,15 @@ const lookAtNames = `(() => {
   for (const n of document.querySelectorAll("nav, section")) {
     if (!n.hasAttribute("aria-label") && !document.getElementById(n.getAttribute("aria-labelledby"))) wrong.push("a part of the page has no name");
   }
+  return wrong.join("; ");
+})()`
+
+// lookAtOrder returns where the way of the Tab key is not the way of the eye, on a
+// page of one column.
+const lookAtOrder = `(() => {
+  const wrong = [];
   let top = -1;
-  for (const e of document.querySelectorAll("a, button, input:not([type=hidden])")) {
+  for (const e of document.querySelectorAll("a:not(.skip), button, input:not([type=hidden])")) {
     const box = e.getBoundingClientRect();
     if (box.bottom < top) wrong.push(e.textContent.trim() + " comes after what is below it");
     top = box.top;

@@ -78,7 +78,7 @@ func writeConfig(e estate) (string, error) {
 		"LogLevel": map[bool]string{true: "info", false: "warn"}[e.verbose],
 		"Listen":   e.addr, "Admin": e.adminAddr, "AdminToken": token, "Issuer": "http://" + e.idpAddr, "Auth": e.url("auth"),
 		"WikiFrom": e.url("wiki"), "WikiTo": e.wiki, "EchoFrom": e.url("echo"), "EchoTo": e.echo,
-		"BillingFrom": e.url("billing"), "BillingTo": e.billing, "HelpFrom": e.url("help"), "HelpTo": e.help,
+		"BillingFrom": e.url("billing"), "BillingTo": e.billing, "HelpFrom": e.url("help"), "HelpTo": e.help, "AdminFrom": e.url("admin"),
 		"Secret": filepath.Join(e.state, "client-secret"), "Store": filepath.Join(e.state, "doorward.db"),
 		"Devices": filepath.Join(e.state, "devices.json"), "Audit": filepath.Join(e.state, "audit.jsonl"),
 	})

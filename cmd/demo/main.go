@@ -136,7 +136,7 @@ Three applications to try:
   Who am I?       %s
   Log out         %s
   As a program    curl -i -H 'Sec-Fetch-Mode: cors' %s/
-  Admin           http://%s/
+  Admin           %s/   (as alice; with the token of %s at http://%s/)
   Sessions        go run ./cmd/doorward sessions list --config %s
 
   Configuration   %s   (edit it: changes are picked up while serving)
@@ -144,5 +144,5 @@ Three applications to try:
 
 Stop with Ctrl-C.
 `, e.url("wiki"), e.url("echo"), e.url("billing"), e.url("echo")+"/.doorward/me", e.url("echo")+"/.doorward/logout",
-		e.url("echo"), e.adminAddr, configPath, configPath, filepath.Join(e.state, "audit.jsonl"))
+		e.url("echo"), e.url("admin"), filepath.Join(e.state, "admin-token"), e.adminAddr, configPath, configPath, filepath.Join(e.state, "audit.jsonl"))
 }

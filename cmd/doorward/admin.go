@@ -68,25 +68,20 @@ func (f *adminFlags) connect() (*adminClient, error) {
 	}}, nil
 }
 
-// adminURL returns where to ask. A listener on all addresses is asked on this
-// machine. The token does not travel to other machines in plaintext.
+// adminURL returns where to ask, by default the listener itself. The token does
+// not travel to other machines in plaintext.
 func adminURL(listen, override string) (string, error) {
 	if override == "" {
-		host, port, err := net.SplitHostPort(listen)
+		u := (&admin.Config{Listen: listen}).URL()
+		host, _, err := net.SplitHostPort(strings.TrimPrefix(u, "http://"))
 		if err != nil {
 			return "", fmt.Errorf("server.admin.listen: %w", err)
-		}
-		switch host {
-		case "", "0.0.0.0":
-			host = "127.0.0.1"
-		case "::":
-			host = "::1"
 		}
 		if !access.Loopback(host) && !ownAddress(host) {
 			return "", fmt.Errorf("server.admin.listen %s is not on this machine, and the token would travel there in plaintext; "+
 				"run this there, or name the address with --admin https://…", listen)
 		}
-		return "http://" + net.JoinHostPort(host, port), nil
+		return u, nil
 	}
 	u, err := url.Parse(override)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {

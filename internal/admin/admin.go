@@ -1,11 +1,8 @@
 package admin
 
 import (
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
+	"crypto/rand"
 	"encoding/json"
-	"html/template"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -33,6 +30,18 @@ type Options struct {
 	// Token returns the secret that opens the API at this moment; empty, it opens
 	// for nobody. Default: Config.Token.
 	Token func() access.Secret
+	// Door knows whom the route to the listener has let in. Nil: no route leads
+	// here.
+	Door Door
+	// FormKey is a secret of at least 32 bytes, the same for all replicas, by which
+	// the forms of the pages are told from those of others. Default: a random one.
+	FormKey []byte
+	// Tally has the numbers of the overview. Nil: there are none.
+	Tally *Tally
+	// Instance is the state of the process. Nil: its pages are not there.
+	Instance Instance
+	// Activity is what operators did. Nil: its page is not there.
+	Activity Activity
 	// Decisions are what the API shows and explains of the policy. Nil: 404.
 	Decisions Decisions
 	// Sessions are the logins the API shows and ends. Nil: 404.
@@ -55,8 +64,9 @@ type Options struct {
 //	/readyz          200, or 503 with what fails
 //	/metrics         for Prometheus
 //	/api/v1/status   what is going on, as JSON
-//	/                the same for people
-//	/api/v1/…        everything else, for whoever has the token; see api.go
+//	/api/v1/…        everything else for programs; see api.go
+//	/                the same for people; see ui.go
+//	/login           for people who have the token
 func New(opts Options) http.Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -76,39 +86,29 @@ func New(opts Options) http.Handler {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	a := &api{opts}
+	if len(opts.FormKey) < 32 {
+		opts.FormKey = make([]byte, 32)
+		rand.Read(opts.FormKey) // never fails
+	}
+	a := &api{Options: opts}
 	mux := http.NewServeMux()
 	mux.Handle("/healthz", readOnly(a.health))
 	mux.Handle("/readyz", readOnly(a.ready))
 	mux.Handle("/metrics", readOnly(opts.Metrics.ServeHTTP))
 	mux.Handle("/api/v1/status", readOnly(a.status))
-	mux.Handle("/{$}", readOnly(a.index))
 	mux.Handle("/api/v1/", a.protect(a.endpoints()))
+	mux.HandleFunc("GET /login", a.login)
+	mux.HandleFunc("POST /login", a.login)
+	mux.Handle("POST /logout", a.forPeople(a.logout))
+	for _, p := range a.pages() {
+		mux.Handle(p.pattern, a.forPeople(p.serve))
+	}
 	return a.guard(mux)
 }
 
-type api struct{ Options }
-
-// guard lets only those requests in that no other site can have caused.
-func (a *api) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", contentPolicy)
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("X-Content-Type-Options", "nosniff")
-		switch {
-		case !a.Config.answersTo(r.Host):
-			a.Log.Warn("admin request under an unknown name", "host", r.Host, "cure", "add the name to server.admin.hosts if it is yours")
-			http.Error(w, "The admin listener does not know this host name. Ask by IP address or localhost, or add the name to server.admin.hosts.", http.StatusMisdirectedRequest)
-		case fromElsewhere(r):
-			http.Error(w, "The admin listener does not answer requests of other sites.", http.StatusForbidden)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
+type api struct {
+	Options
+	glass breakGlass
 }
 
 // readOnly is for what is shown without a token.
@@ -121,20 +121,6 @@ func readOnly(show http.HandlerFunc) http.Handler {
 		}
 		show(w, r)
 	})
-}
-
-// fromElsewhere reports whether a browser says that another site caused the
-// request. Following a link is no such case: the other site does not get to see
-// what it leads to.
-func fromElsewhere(r *http.Request) bool {
-	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host && origin != "https://"+r.Host {
-		return true
-	}
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
-		return false
-	}
-	return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document"
 }
 
 func (a *api) health(w http.ResponseWriter, _ *http.Request) {
@@ -202,38 +188,4 @@ func (a *api) reply(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	w.Write(append(access.HideTokensIn(body), '\n'))
-}
-
-//go:embed index.html
-var indexText string
-
-//go:embed index.css
-var indexStyle string
-
-var (
-	indexPage     = template.Must(template.New("index").Parse(indexText))
-	contentPolicy = func() string {
-		sum := sha256.Sum256([]byte(indexStyle))
-		return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-			"'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
-	}()
-)
-
-func (a *api) index(w http.ResponseWriter, _ *http.Request) {
-	r := a.report()
-	details := ""
-	if r.Details != nil {
-		text, err := json.MarshalIndent(r.Details, "", "  ")
-		if err != nil {
-			a.Log.Error("the admin status could not be encoded", "error", err)
-			text = []byte("not available; see the log")
-		}
-		details = string(text)
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	if err := indexPage.Execute(w, map[string]any{
-		"Style": template.CSS(indexStyle), "Version": r.Version, "Ready": r.Ready, "Failing": r.Failing, "Details": details,
-	}); err != nil {
-		a.Log.Debug("the admin page was not sent in full", "error", err)
-	}
 }

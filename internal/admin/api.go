@@ -57,10 +57,14 @@ func (f *Fault) Error() string {
 	return f.Text + "; " + f.Cure
 }
 
-// protect lets those in who show the token (RFC 6750 §2.1). Without a token in
-// the configuration that is nobody.
+// protect lets those in whom the route has let in, or who show the token (RFC
+// 6750 §2.1). Without a token in the configuration nobody shows it.
 func (a *api) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if callerOf(r) != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
 		token := a.Token()
 		want := token.Reveal()
 		if want == "" {
@@ -77,7 +81,7 @@ func (a *api) protect(next http.Handler) http.Handler {
 			a.fail(w, &Fault{http.StatusUnauthorized, "the token is missing or wrong", "send the one that server.admin.token names, as Authorization: Bearer TOKEN"})
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, withCaller(r, &caller{Person: Person{MayAct: true}}))
 	})
 }
 
@@ -118,7 +122,8 @@ func limitOf(r *http.Request) (int, error) {
 // Deed says who does something and why. It is part of the body of every action.
 type Deed struct {
 	// Actor is who acts. The token proves only that they hold it, so the audit
-	// log says that the name is asserted.
+	// log says that the name is asserted. Whoever came by the route is known, and
+	// what they write here counts for nothing.
 	Actor string `json:"actor"`
 	// Why is the reason, for whoever reads the audit log later.
 	Why string `json:"why"`
@@ -157,28 +162,15 @@ type outcome struct {
 }
 
 // action serves what changes something. B is the body, a struct that embeds
-// Deed. Every attempt that gets as far as do leaves an audit event; what it says
-// when do fails begins with the name of the action.
-func action[B interface{ deed() Deed }](a *api, name string, do func(r *http.Request, body B) (outcome, error)) http.HandlerFunc {
+// Deed.
+func action[B interface{ deed() Deed }](a *api, name string, do func(r *http.Request, body B, deed Deed) (outcome, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var body B
 		err := readBody(w, r, &body)
+		var done outcome
 		if err == nil {
-			err = body.deed().check()
+			done, err = a.perform(r, name, body.deed(), func(r *http.Request, deed Deed) (outcome, error) { return do(r, body, deed) })
 		}
-		if err != nil {
-			a.fail(w, err)
-			return
-		}
-		// What was begun is done, also if whoever asked does not wait.
-		done, err := do(r.WithContext(context.WithoutCancel(r.Context())), body)
-		event := &access.Event{Kind: access.EventAdmin, Time: a.Now(), Reason: access.Allowed, Actor: body.deed().Actor,
-			Why: body.deed().Why, Session: done.session, Note: done.note}
-		if err != nil {
-			event.Reason, event.Note = reasonOf(err), fmt.Sprintf("%s failed: %v", name, err)
-		}
-		event.Note += " (the actor's name is asserted by the holder of the admin token)"
-		a.Emit(event)
 		if err != nil {
 			a.fail(w, err)
 			return
@@ -187,10 +179,45 @@ func action[B interface{ deed() Deed }](a *api, name string, do func(r *http.Req
 	}
 }
 
+// perform does something on behalf of whoever asks. Every attempt that says who
+// and why leaves an audit event; what it says when that fails begins with the
+// name of the action.
+func (a *api) perform(r *http.Request, name string, deed Deed, do func(*http.Request, Deed) (outcome, error)) (outcome, error) {
+	who := callerOf(r)
+	if who == nil {
+		return outcome{}, &Fault{http.StatusForbidden, "nobody is known to ask", "log in"}
+	}
+	if who.proven || who.glass != "" {
+		deed.Actor = who.User
+	}
+	if err := deed.check(); err != nil {
+		return outcome{}, err
+	}
+	var done outcome
+	var err error
+	if who.MayAct {
+		// What was begun is done, also if whoever asked does not wait.
+		done, err = do(r.WithContext(context.WithoutCancel(r.Context())), deed)
+	} else {
+		err = &Fault{http.StatusForbidden, "you may look, and change nothing", "ask somebody who is in another group than those of server.admin.view_groups"}
+	}
+	event := &access.Event{Kind: access.EventAdmin, Time: a.Now(), Reason: access.Allowed, Actor: deed.Actor,
+		Why: deed.Why, Session: done.session, Note: done.note}
+	if err != nil {
+		event.Reason, event.Note = reasonOf(err), fmt.Sprintf("%s failed: %v", name, err)
+	}
+	event.Note += who.note()
+	a.Emit(event)
+	return done, err
+}
+
 // reasonOf is what the audit log calls an action that failed: a mistake of the
 // one who asked, or what went wrong.
 func reasonOf(err error) access.Reason {
-	if _, ok := errors.AsType[*Fault](err); ok {
+	if fault, ok := errors.AsType[*Fault](err); ok {
+		if fault.Status == http.StatusForbidden {
+			return access.NotAllowed
+		}
 		return access.BadRequest
 	}
 	return access.ReasonOf(err)

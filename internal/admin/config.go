@@ -18,11 +18,21 @@ type Config struct {
 	// status, apart from visitors: `127.0.0.1:9901` (the default), or `:9901` in
 	// a container. It speaks plain HTTP: keep it off public networks.
 	Listen string `yaml:"listen"`
-	// Token is the secret of at least 32 bytes that whoever looks at sessions,
-	// devices and decisions, or ends access, has to show: `{file: PATH}` or
-	// `{env: NAME}`. The commands that do so read it from the same configuration.
-	// Default: none, and nobody may.
+	// Token is the secret of at least 32 bytes that opens the API to programs, and
+	// the pages to whoever reaches the listener from this machine, such as through
+	// an SSH tunnel: `{file: PATH}` or `{env: NAME}`. The commands that look at
+	// sessions, devices and decisions, or end access, read it from the same
+	// configuration. Default: none, and nobody may.
 	Token access.Secret `yaml:"token"`
+	// Route is the id of the route by which people reach the pages. It must lead to
+	// this listener and to nothing else, from a host of its own, demand a strong
+	// login (`acr`, `amr` or `phishing_resistant` in its `require.login`), and let in
+	// nobody but named groups. Default: there is none.
+	Route string `yaml:"route"`
+	// ViewGroups lists groups whose members look at the pages and change nothing.
+	// Who is also in another group that the route lets in may do both. Default:
+	// whoever is let in may do both.
+	ViewGroups []string `yaml:"view_groups"`
 	// Hosts lists further names under which the listener may be asked, such as
 	// `doorward.ops.internal`. IP addresses, localhost and a name in `listen`
 	// always work; any other name is refused, so that no web page can reach the
@@ -42,6 +52,22 @@ func (c *Config) Address() string {
 	return c.Listen
 }
 
+// URL is where this machine reaches the listener. One on all addresses is reached
+// by loopback.
+func (c *Config) URL() string {
+	host, port, err := net.SplitHostPort(c.Address())
+	if err != nil {
+		return "http://" + c.Address() // Validate says so
+	}
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
 // Validate reports every mistake in the section.
 func (c *Config) Validate(f access.Faults) {
 	at := f.At("listen")
@@ -53,6 +79,9 @@ func (c *Config) Validate(f access.Faults) {
 	// An empty value was not read yet, or could not be; whoever reads it says so.
 	if n := len(c.Token.Reveal()); n > 0 && n < minToken {
 		f.At("token").Add("make one with: openssl rand -base64 32", "the token has %d bytes, at least %d are needed", n, minToken)
+	}
+	if len(c.ViewGroups) > 0 && c.Route == "" {
+		f.At("view_groups").Add("add route, or remove view_groups", "nobody comes by a route, and who has the token is in no group")
 	}
 	for i, host := range c.Hosts {
 		if host == "" || strings.ContainsAny(host, ":/*@ ") || strings.Trim(host, ".") != host {

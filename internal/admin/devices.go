@@ -79,19 +79,9 @@ func (a *api) deviceEndpoints() []endpoint {
 				return nil, err
 			}
 			pick := DeviceFilter{Source: r.FormValue("source"), Owner: r.FormValue("owner"), Tier: r.FormValue("tier"), Failing: r.FormValue("failing")}
-			names := a.Devices.Names()
-			for _, name := range []string{pick.Failing, pick.Tier} {
-				if name != "" && name != NoTier && !slices.Contains(names, name) {
-					return nil, &Fault{http.StatusBadRequest, fmt.Sprintf("%.100q is neither a profile nor a tier", name), fmt.Sprintf("there are: %.300q", names)}
-				}
-			}
 			answer := DeviceList{Time: a.Now().UTC(), Sources: a.Devices.Sources(), Devices: []DeviceInfo{}}
-			var sources []string
-			for _, s := range answer.Sources {
-				sources = append(sources, s.ID)
-			}
-			if pick.Source != "" && !slices.Contains(sources, pick.Source) {
-				return nil, &Fault{http.StatusBadRequest, fmt.Sprintf("%.100q is no inventory", pick.Source), fmt.Sprintf("there are: %.300q", sources)}
+			if err := knownFilter(pick, answer.Sources, a.Devices.Names()); err != nil {
+				return nil, err
 			}
 			list, matching := a.Devices.List(pick, limit)
 			answer.Devices, answer.Matching = append(answer.Devices, list...), matching
@@ -100,11 +90,31 @@ func (a *api) deviceEndpoints() []endpoint {
 		{"GET /api/v1/devices/{id}", a.show(func(r *http.Request) (any, error) {
 			info := a.Devices.Show(r.PathValue("id"))
 			if info == nil {
-				return nil, &Fault{http.StatusNotFound, "no inventory lists this device", "see: doorward devices list"}
+				return nil, errNoDevice
 			}
 			return info, nil
 		})},
 	}
+}
+
+var errNoDevice = &Fault{http.StatusNotFound, "no inventory lists this device", "see: doorward devices list"}
+
+// knownFilter refuses a filter by something that does not exist, which would pick
+// nothing and look like good news.
+func knownFilter(pick DeviceFilter, sources []DeviceSource, names []string) error {
+	for _, name := range []string{pick.Failing, pick.Tier} {
+		if name != "" && name != NoTier && !slices.Contains(names, name) {
+			return &Fault{http.StatusBadRequest, fmt.Sprintf("%.100q is neither a profile nor a tier", name), fmt.Sprintf("there are: %.300q", names)}
+		}
+	}
+	var ids []string
+	for _, s := range sources {
+		ids = append(ids, s.ID)
+	}
+	if pick.Source != "" && !slices.Contains(ids, pick.Source) {
+		return &Fault{http.StatusBadRequest, fmt.Sprintf("%.100q is no inventory", pick.Source), fmt.Sprintf("there are: %.300q", ids)}
+	}
+	return nil
 }
 
 // NoTier is the tier of devices that are in none.

@@ -64,30 +64,45 @@ func (a *api) revocationEndpoints() []endpoint {
 			}
 			return RevocationList{list}, err
 		})},
-		{"POST /api/v1/revocations", action(a, "a revocation", func(r *http.Request, body RevokeRequest) (outcome, error) {
-			named := 0
-			for _, set := range []bool{body.User != "", body.Device != "", body.All} {
-				if set {
-					named++
-				}
-			}
-			if named != 1 || len(body.User) > maxName || len(body.Device) > maxName {
-				return outcome{}, &Fault{http.StatusBadRequest, "it is not clear what to revoke", "name one of user, device and all"}
-			}
-			revoked, ended, err := a.Revocations.Revoke(r.Context(), access.Revocation{
-				User: body.User, Device: body.Device, All: body.All, By: body.Actor, Why: body.Why,
-			})
-			return outcome{answer: Revoked{revoked, ended}, note: fmt.Sprintf("%s revoked: %d sessions ended", whatIs(&revoked), ended)}, err
+		{"POST /api/v1/revocations", action(a, aRevocation, func(r *http.Request, body RevokeRequest, deed Deed) (outcome, error) {
+			body.Deed = deed
+			return a.revoke(r, body)
 		})},
-		{"POST /api/v1/revocations/{id}/lift", action(a, "lifting a revocation", func(r *http.Request, body Deed) (outcome, error) {
-			id := r.PathValue("id")
-			known, err := a.Revocations.Lift(r.Context(), id)
-			if err == nil && !known {
-				err = &Fault{http.StatusNotFound, "there is no such revocation", "see: doorward revocations list"}
-			}
-			return outcome{answer: Lifted{id}, note: "revocation " + id + " lifted"}, err
+		{"POST /api/v1/revocations/{id}/lift", action(a, liftingRevocation, func(r *http.Request, _ Deed, _ Deed) (outcome, error) {
+			return a.lift(r)
 		})},
 	}
+}
+
+const (
+	aRevocation       = "a revocation"
+	liftingRevocation = "lifting a revocation"
+)
+
+func (a *api) revoke(r *http.Request, ask RevokeRequest) (outcome, error) {
+	named := 0
+	for _, set := range []bool{ask.User != "", ask.Device != "", ask.All} {
+		if set {
+			named++
+		}
+	}
+	if named != 1 || len(ask.User) > maxName || len(ask.Device) > maxName {
+		return outcome{}, &Fault{http.StatusBadRequest, "it is not clear what to revoke", "name one of user, device and all"}
+	}
+	revoked, ended, err := a.Revocations.Revoke(r.Context(), access.Revocation{
+		User: ask.User, Device: ask.Device, All: ask.All, By: ask.Actor, Why: ask.Why,
+	})
+	return outcome{answer: Revoked{revoked, ended}, note: fmt.Sprintf("%s revoked: %d sessions ended", whatIs(&revoked), ended)}, err
+}
+
+// lift forgets the revocation that the path names.
+func (a *api) lift(r *http.Request) (outcome, error) {
+	id := r.PathValue("id")
+	known, err := a.Revocations.Lift(r.Context(), id)
+	if err == nil && !known {
+		err = &Fault{http.StatusNotFound, "there is no such revocation", "see: doorward revocations list"}
+	}
+	return outcome{answer: Lifted{id}, note: "revocation " + id + " lifted"}, err
 }
 
 // whatIs says in words what a revocation is about.

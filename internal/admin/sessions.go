@@ -35,7 +35,6 @@ func (a *api) sessionEndpoints() []endpoint {
 	if a.Sessions == nil {
 		return nil
 	}
-	noSession := &Fault{http.StatusNotFound, "there is no such session", "see: doorward sessions list"}
 	return []endpoint{
 		{"GET /api/v1/sessions", a.show(func(r *http.Request) (any, error) {
 			limit, err := limitOf(r)
@@ -51,17 +50,26 @@ func (a *api) sessionEndpoints() []endpoint {
 		{"GET /api/v1/sessions/{id}", a.show(func(r *http.Request) (any, error) {
 			info, err := a.Sessions.Show(r.Context(), r.PathValue("id"))
 			if err == nil && info == nil {
-				err = noSession
+				err = errNoSession
 			}
 			return info, err
 		})},
-		{"POST /api/v1/sessions/{id}/revoke", action(a, "revoking a session", func(r *http.Request, body Deed) (outcome, error) {
-			id := r.PathValue("id")
-			ended, err := a.Sessions.Revoke(r.Context(), id, body.Actor)
-			if err == nil && !ended {
-				err = noSession
-			}
-			return outcome{answer: SessionRevoked{id}, note: "session revoked", session: id}, err
+		{"POST /api/v1/sessions/{id}/revoke", action(a, revokingSession, func(r *http.Request, _ Deed, deed Deed) (outcome, error) {
+			return a.revokeSession(r, deed)
 		})},
 	}
+}
+
+const revokingSession = "revoking a session"
+
+var errNoSession = &Fault{http.StatusNotFound, "there is no such session", "see: doorward sessions list"}
+
+// revokeSession ends the session that the path names.
+func (a *api) revokeSession(r *http.Request, deed Deed) (outcome, error) {
+	id := r.PathValue("id")
+	ended, err := a.Sessions.Revoke(r.Context(), id, deed.Actor)
+	if err == nil && !ended {
+		err = errNoSession
+	}
+	return outcome{answer: SessionRevoked{id}, note: "session revoked", session: id}, err
 }

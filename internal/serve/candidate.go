@@ -99,18 +99,25 @@ func (c *candidate) put(path string, cfg *config.Config, err error) {
 	c.now.Lock()
 	c.version, c.failure = version, failure
 	c.now.Unlock()
+	c.live.records.tally.Restart()
 	c.live.records.Record(event)
+}
+
+// state returns the version of the candidate that is loaded, or why none is;
+// neither without a candidate.
+func (c *candidate) state() (version, failure string) {
+	c.now.Lock()
+	defer c.now.Unlock()
+	return c.version, c.failure
 }
 
 // status is what the admin listener shows of it; nil without a candidate.
 func (c *candidate) status() any {
-	c.now.Lock()
-	defer c.now.Unlock()
-	switch {
-	case c.failure != "":
-		return map[string]string{"error": c.failure}
-	case c.version != "":
-		return map[string]string{"config": c.version}
+	switch version, failure := c.state(); {
+	case failure != "":
+		return map[string]string{"error": failure}
+	case version != "":
+		return map[string]string{"config": version}
 	}
 	return nil
 }

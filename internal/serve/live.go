@@ -51,6 +51,7 @@ type live struct {
 
 	installing sync.Mutex // one reload at a time
 	current    atomic.Pointer[installed]
+	refused    atomic.Pointer[refused] // nil: the latest configuration is in force
 }
 
 // installed is one configuration with the parts that were made for it.
@@ -60,6 +61,9 @@ type installed struct {
 	devices *devicecheck.Inspector
 	signals *signals.Receiver
 	stop    context.CancelFunc // ends the parts' background work
+
+	at          time.Time // since when it is in force
+	adminOrigin string    // of the route to the admin pages; empty: there is none
 }
 
 // install makes the parts a configuration asks for and swaps them in. Parts
@@ -125,11 +129,12 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 		go devices.Run(running)
 		go told.Run(running)
 	}
-	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop})
+	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop, at: l.opts.Now(), adminOrigin: adminOrigin(cfg)})
 	before.stop()
 	if l.rehearsal {
 		return nil
 	}
+	l.records.tally.Restart()
 	l.candidate.follow(ctx, cfg)
 	l.metrics.WatchProviders(who.Ready)
 	l.metrics.WatchSources(func() []telemetry.Source { return sources(devices) })
@@ -178,10 +183,12 @@ func (l *live) reload(ctx context.Context) {
 	}
 	event := &access.Event{Kind: access.EventConfig, Time: time.Now()}
 	if err != nil {
+		l.refused.Store(&refused{l.opts.Now(), err.Error()})
 		l.metrics.LoadFailed()
 		l.log.Error("the configuration was not loaded; the running one stays", "error", err)
 		event.Reason, event.Note = access.InternalError, "the configuration was not loaded; the running one stays"
 	} else {
+		l.refused.Store(nil)
 		l.log.Info("configuration loaded", "version", cfg.Version, "routes", len(cfg.Routes))
 		event.Reason, event.Note = access.Allowed, "configuration "+cfg.Version+" is in force"
 	}

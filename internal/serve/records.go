@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/admin"
 	"github.com/doorward/doorward/internal/audit"
 	"github.com/doorward/doorward/internal/telemetry"
 )
@@ -17,7 +18,10 @@ import (
 type recorder struct {
 	metrics *telemetry.Metrics
 	log     *slog.Logger
-	recent  recent
+
+	// What the admin pages show.
+	decisions, actions recent
+	tally              *admin.Tally
 
 	changing sync.RWMutex // held while audit is used, or becomes another one
 	audit    trail
@@ -33,7 +37,7 @@ type trail interface {
 func (r *recorder) Record(e *access.Event) {
 	r.metrics.Event(e)
 	telemetry.LogEvent(context.Background(), r.log, e)
-	r.recent.add(e)
+	r.remember(e)
 	r.changing.RLock()
 	defer r.changing.RUnlock()
 	r.audit.Record(e) // last: the event is the log's from here on
@@ -44,6 +48,20 @@ func (r *recorder) Err() error {
 	r.changing.RLock()
 	defer r.changing.RUnlock()
 	return r.audit.Err()
+}
+
+// state tells how the log is doing, where it is kept here.
+func (r *recorder) state() (s admin.AuditState) {
+	r.changing.RLock()
+	defer r.changing.RUnlock()
+	s.Failure = said(r.audit.Err())
+	if log, ok := r.audit.(*audit.Log); ok {
+		s.Waiting, s.Lost = log.Depth(), log.Lost()
+		for _, sink := range log.Sinks() {
+			s.Receivers = append(s.Receivers, admin.Receiver{Name: sink.Name, Waiting: sink.Waiting, Lag: sink.Lag, Lost: sink.Rejected + sink.Dropped, Failing: sink.Failing})
+		}
+	}
+	return s
 }
 
 // reopen opens the files of the log again, where it is kept here.

@@ -118,7 +118,7 @@ func Run(ctx context.Context, opts Options) (failure error) {
 	}
 	r.metrics.WatchTracing(tracing)
 	defer closeTracing(tracing, log)
-	r.records = &recorder{audit: auditLog, metrics: r.metrics, log: log}
+	r.records = &recorder{audit: auditLog, metrics: r.metrics, log: log, tally: admin.NewTally(opts.Now)}
 	defer r.records.close()
 
 	// Who is logged in.
@@ -324,11 +324,17 @@ func (r *running) serve(ready *readiness, failed chan<- error) (_ *servers, err 
 	if live.tls != nil {
 		s.visitors.TLSConfig = live.tls.Config()
 	}
+	formKey, err := live.sessions.Key(context.Background(), "admin forms")
+	if err != nil {
+		return nil, err
+	}
+	instance := adminInstance{live, r.opts.Now()}
 	s.admin = &http.Server{
 		Handler: admin.New(admin.Options{
 			Config: cfg.Server.Admin, Checks: ready.checks, Metrics: live.metrics.Handler(),
 			Version: r.opts.Version, Status: live.status, Token: live.adminToken, Sessions: adminSessions{live}, Decisions: adminDecisions{live},
-			Revocations: adminRevocations{live}, Devices: adminDevices{live},
+			Revocations: adminRevocations{live}, Devices: adminDevices{live}, Door: adminDoor{live},
+			Instance: instance, Activity: instance, Tally: r.records.tally, FormKey: formKey, Now: r.opts.Now,
 			Emit: r.records.Record, Log: log,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,

@@ -1,0 +1,50 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+)
+
+// configView answers: what is in force, and who says so?
+type configView struct {
+	State    State
+	Sections []section
+}
+
+// section is a part of the configuration: a key of the first level, or one entry
+// of it.
+type section struct {
+	Name string
+	Set  []Setting
+	// Left are those that nobody set.
+	Left []Setting
+}
+
+func (a *api) configPages() []uiPage {
+	if a.Instance == nil {
+		return nil
+	}
+	return []uiPage{{"GET /config", "Configuration", func(w http.ResponseWriter, r *http.Request) {
+		a.render(w, r, http.StatusOK, "config", "Configuration", configView{a.Instance.State(), sections(a.Instance.Settings())})
+	}}}
+}
+
+// sections groups settings by what they are about, in their order.
+func sections(list []Setting) (parts []section) {
+	for _, s := range list {
+		name := s.Key
+		if i := strings.Index(name, "."); i >= 0 {
+			name = name[:i]
+		}
+		if len(parts) == 0 || parts[len(parts)-1].Name != name {
+			parts = append(parts, section{Name: name})
+		}
+		part := &parts[len(parts)-1]
+		if s.Line > 0 {
+			part.Set = append(part.Set, s)
+		} else {
+			part.Left = append(part.Left, s)
+		}
+	}
+	return parts
+}
