@@ -120,6 +120,13 @@ func TestAlertsAndDashboardAskForWhatThereIs(t *testing.T) {
 	}
 	t.Logf("%d alerts, %d queries", len(answer.Alerts), answer.Queries)
 
+	scrape := question["Scrapes"].([]string)[0]
+	for _, listener := range []string{"server", "server.forward_auth"} {
+		if !strings.Contains(scrape, `doorward_certificate_expiry_timestamp_seconds{listener="`+listener+`",name="app.localhost"} `) {
+			t.Errorf("nobody says when the certificate of %s ends", listener)
+		}
+	}
+
 	// Each has its page for 3 a.m., and no page is about nothing.
 	text, err := os.ReadFile("../docs/alerts.md")
 	if err != nil {
@@ -136,7 +143,6 @@ func TestAlertsAndDashboardAskForWhatThereIs(t *testing.T) {
 	}
 
 	// And the documents name no metric that there is not.
-	scrape := question["Scrapes"].([]string)[0]
 	for _, name := range []string{"alerts.md", "operations.md", "telemetry.md"} {
 		text, err := os.ReadFile("../docs/" + name)
 		if err != nil {
@@ -186,7 +192,8 @@ func scrapeOfABusyDoor(t *testing.T, server *redistest.Server) string {
 	writeFile(t, dir, "push", "Bearer agreed")
 	writeFile(t, dir, "devices.csv", "id,managed,compliant\nlaptop-7,yes,yes\n")
 	rest := fmt.Sprintf(`
-server: {listen: %q, auth_url: %q, admin: {listen: %q}, tls: {certificates: [{cert: tls.crt, key: tls.key}]}}
+server: {listen: %q, auth_url: %q, admin: {listen: %q}, tls: {certificates: [{cert: tls.crt, key: tls.key}]},
+  forward_auth: {listen: %q, peers: [127.0.0.1], cert: tls.crt, key: tls.key}}
 sessions: %s
 audit: {to: [{file: {path: audit.jsonl}}, {otlp: {url: %q}, spool: {dir: spool}}]}
 providers:
@@ -200,7 +207,7 @@ routes:
   - {id: app, from: %q, to: [%q], allow: [{name: all, any_user: true}], deny: [{name: not-yet, methods: [GET], mode: report}]}
   - {id: dead, from: %q, to: ["http://%s"], allow: [{name: all, any_user: true}]}
   - {id: strict, from: %q, to: [%q], require: {device: healthy}, allow: [{name: all, any_user: true}]}
-`, addr, at("auth", ""), admin, onRedis(t, server), receiver+"/v1/logs", provider.Issuer(), freeAddress(t),
+`, addr, at("auth", ""), admin, freeAddress(t), onRedis(t, server), receiver+"/v1/logs", provider.Issuer(), freeAddress(t),
 		at("app", ""), app, at("dead", ""), freeAddress(t), at("app", "/strict"), app)
 	writeFile(t, dir, "next.yaml", "version: 1"+rest)
 	config := writeFile(t, dir, "doorward.yaml", "version: 1\nshadow: next.yaml"+rest)

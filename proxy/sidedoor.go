@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -149,6 +150,15 @@ type SideTLS struct{ current atomic.Pointer[tls.Config] }
 // Use takes up a configuration that SideDoor.TLS has read, for every handshake
 // from here on.
 func (t *SideTLS) Use(conf *tls.Config) { t.current.Store(conf) }
+
+// Leaves returns the certificates that are served, if any are.
+func (t *SideTLS) Leaves() []*x509.Certificate {
+	conf := t.current.Load()
+	if conf == nil {
+		return nil
+	}
+	return leavesOf(conf)
+}
 
 // Config returns the configuration for the listener. It always uses what was
 // taken up last.

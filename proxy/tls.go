@@ -69,8 +69,10 @@ func (t *TLS) Prepare(c TLSConfig) (Prepared, error) {
 }
 
 // Leaves returns the certificates from files.
-func (t *TLS) Leaves() (list []*x509.Certificate) {
-	for _, pair := range t.current.Load().Certificates {
+func (t *TLS) Leaves() []*x509.Certificate { return leavesOf(t.current.Load()) }
+
+func leavesOf(conf *tls.Config) (list []*x509.Certificate) {
+	for _, pair := range conf.Certificates {
 		list = append(list, pair.Leaf)
 	}
 	return list

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 
 	"github.com/doorward/doorward/config"
@@ -91,23 +92,29 @@ func (l *live) prepareSides(cfg *config.Config) (take func(), err error) {
 	}, nil
 }
 
-// certificates are those that the listener serves, from files and by ACME.
+// certificates are those that are served: from files and by ACME, to visitors and to
+// front ends.
 func (l *live) certificates() (list []telemetry.Certificate) {
-	if l.tls == nil {
-		return nil
-	}
-	for _, leaf := range l.tls.Leaves() {
-		name := leaf.Subject.CommonName
-		if len(leaf.DNSNames) > 0 {
-			name = leaf.DNSNames[0]
+	files := func(listener string, leaves []*x509.Certificate) {
+		for _, leaf := range leaves {
+			name := leaf.Subject.CommonName
+			if len(leaf.DNSNames) > 0 {
+				name = leaf.DNSNames[0]
+			}
+			list = append(list, telemetry.Certificate{Listener: listener, Name: name, NotAfter: leaf.NotAfter})
 		}
-		list = append(list, telemetry.Certificate{Name: name, NotAfter: leaf.NotAfter})
 	}
-	if !l.current.Load().cfg.Server.TLS.ACME.Enabled() {
+	for i := range l.sideTLS {
+		files(sideKeys[i], l.sideTLS[i].Leaves())
+	}
+	if l.tls == nil {
 		return list
 	}
-	for _, s := range l.issuer.Status() {
-		list = append(list, telemetry.Certificate{Name: s.Host, NotAfter: s.NotAfter, Failing: s.Error != ""})
+	files("server", l.tls.Leaves())
+	if l.current.Load().cfg.Server.TLS.ACME.Enabled() {
+		for _, s := range l.issuer.Status() {
+			list = append(list, telemetry.Certificate{Listener: "server", Name: s.Host, NotAfter: s.NotAfter, Failing: s.Error != ""})
+		}
 	}
 	return list
 }

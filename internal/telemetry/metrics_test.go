@@ -164,7 +164,8 @@ func TestPresentState(t *testing.T) {
 		`doorward_upstream_requests_open{route="wiki",upstream="https://10.0.0.7"} 12`, `doorward_upstream_requests_waiting{route="wiki",upstream="https://10.0.0.7"} 1`,
 		`doorward_upstream_ejections_total{route="wiki",upstream="https://10.0.0.8"} 2`, `doorward_upstream_repeated_total{route="wiki"} 3`, `doorward_upstream_busy_total{route="wiki"} 4`)
 	m.WatchCertificates(func() []Certificate {
-		return []Certificate{{Name: "wiki.example", NotAfter: noon}, {Name: "wiki.example", NotAfter: noon.Add(-time.Hour), Failing: true}, {Name: "new.example"}}
+		return []Certificate{{"server", "wiki.example", noon, false}, {"server", "wiki.example", noon.Add(-time.Hour), true}, {"server", "new.example", time.Time{}, false},
+			{"server.spoe", "wiki.example", noon, false}}
 	})
 	m.WatchSignals(func() []Stream { return []Stream{{ID: "corp"}, {ID: "mdm", Failing: true}} })
 	m.WatchReady(func() map[string]error { return map[string]error{"serving": nil, "store": errors.New("no answer")} })
@@ -173,8 +174,8 @@ func TestPresentState(t *testing.T) {
 	m.StoreAsked("get", time.Millisecond, true)
 	m.ProviderAsked("corp", time.Second, true)
 	m.ProviderAsked("stranger", time.Second, false)
-	wantLines(t, scrape(t, m), `doorward_certificate_expiry_timestamp_seconds{name="wiki.example"} 1.7954316e+09`, `doorward_certificate_expiry_timestamp_seconds{name="new.example"} 0`,
-		`doorward_certificate_renewal_failing{name="wiki.example"} 1`, `doorward_signal_stream_failing{transmitter="corp"} 0`, `doorward_signal_stream_failing{transmitter="mdm"} 1`,
+	wantLines(t, scrape(t, m), `doorward_certificate_expiry_timestamp_seconds{listener="server",name="wiki.example"} 1.7954316e+09`, `doorward_certificate_expiry_timestamp_seconds{listener="server.spoe",name="wiki.example"} 1.7954352e+09`, `doorward_certificate_expiry_timestamp_seconds{listener="server",name="new.example"} 0`,
+		`doorward_certificate_renewal_failing{listener="server",name="wiki.example"} 1`, `doorward_signal_stream_failing{transmitter="corp"} 0`, `doorward_signal_stream_failing{transmitter="mdm"} 1`,
 		`doorward_ready{check="serving"} 1`, `doorward_ready{check="store"} 0`, `doorward_sessions_in_memory 12`, `!doorward_trace_spans_total`,
 		`doorward_store_errors_total{operation="get"} 1`, `doorward_store_errors_total{operation="put"} 0`, `doorward_store_operation_duration_seconds_count{operation="get"} 1`,
 		`doorward_provider_errors_total{provider="corp"} 1`, `doorward_provider_request_duration_seconds_count{provider="other"} 1`)

@@ -67,8 +67,10 @@ func (m *Metrics) WatchUpstreams(state func() []RouteUpstreams) {
 	m.samples.set(func(s *samples) { s.upstreams = state })
 }
 
-// Certificate is one that the listener serves.
+// Certificate is one that is served.
 type Certificate struct {
+	// Listener is the key of the listener in the configuration, such as `server`.
+	Listener string
 	// Name is the host it is for; of several the first.
 	Name string
 	// NotAfter is when it ends; zero: there is none yet.
@@ -85,7 +87,7 @@ type Stream struct {
 	Failing bool
 }
 
-// WatchCertificates has the certificates of the listener looked at every scrape.
+// WatchCertificates has the certificates that are served looked at every scrape.
 func (m *Metrics) WatchCertificates(state func() []Certificate) {
 	m.samples.set(func(s *samples) { s.certificates = state })
 }
@@ -172,8 +174,8 @@ var (
 	sourceFailingDesc    = desc("doorward_device_source_failing", "1 while the device inventory cannot be read, else 0.", "source")
 	sourceFailingForDesc = desc("doorward_device_source_failing_seconds", "Time since the device inventory was first found unreadable; 0 while it can be read.", "source")
 	sourceDevicesDesc    = desc("doorward_device_source_devices", "Devices that the inventory listed when it was last read.", "source")
-	certificateDesc      = desc("doorward_certificate_expiry_timestamp_seconds", "When the certificate that is served for a host ends, in Unix time; of several for one host the first to end. 0 while there is none.", "name")
-	certificateFailDesc  = desc("doorward_certificate_renewal_failing", "1 while the next certificate of a host cannot be obtained, else 0.", "name")
+	certificateDesc      = desc("doorward_certificate_expiry_timestamp_seconds", "When the certificate that is served for a host ends, in Unix time; of several for one host the first to end. 0 while there is none.", "listener", "name")
+	certificateFailDesc  = desc("doorward_certificate_renewal_failing", "1 while the next certificate of a host cannot be obtained, else 0.", "listener", "name")
 	signalsFailingDesc   = desc("doorward_signal_stream_failing", "1 while a transmitter of shared signals cannot be reached or breaks its promises, else 0.", "transmitter")
 	readyDesc            = desc("doorward_ready", "1 if requests can be served as far as the check tells, else 0; see /readyz.", "check")
 	sessionsDesc         = desc("doorward_sessions_in_memory", "Logins that this process keeps in memory, because they were used here lately.")
@@ -242,13 +244,13 @@ func (s *samples) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	if certificates != nil {
-		for name, c := range firstToEnd(certificates()) {
+		for _, c := range firstToEnd(certificates()) {
 			ends := 0.0
 			if !c.NotAfter.IsZero() {
 				ends = float64(c.NotAfter.Unix())
 			}
-			gauge(certificateDesc, ends, name)
-			gauge(certificateFailDesc, oneIf(c.Failing), name)
+			gauge(certificateDesc, ends, c.Listener, c.Name)
+			gauge(certificateFailDesc, oneIf(c.Failing), c.Listener, c.Name)
 		}
 	}
 	if signals != nil {
@@ -308,18 +310,19 @@ func (s *samples) collectUpstreams(ch chan<- prometheus.Metric, routes []RouteUp
 	}
 }
 
-// firstToEnd keeps one certificate for each name: two lines of one series would
-// spoil the scrape.
-func firstToEnd(list []Certificate) map[string]Certificate {
-	first := map[string]Certificate{}
+// firstToEnd keeps one certificate for each name of a listener: two lines of one
+// series would spoil the scrape.
+func firstToEnd(list []Certificate) map[[2]string]Certificate {
+	first := map[[2]string]Certificate{}
 	for _, c := range list {
-		if have, ok := first[c.Name]; ok {
+		key := [2]string{c.Listener, c.Name}
+		if have, ok := first[key]; ok {
 			c.Failing = c.Failing || have.Failing
 			if have.NotAfter.Before(c.NotAfter) {
 				c.NotAfter = have.NotAfter
 			}
 		}
-		first[c.Name] = c
+		first[key] = c
 	}
 	return first
 }
