@@ -81,6 +81,23 @@ func (o *outage) readyz() string {
 
 var outages = []outage{
 	{
+		name: "application", login: refused(access.UpstreamUnreachable), living: refused(access.UpstreamUnreachable), stream: closes,
+		note:   "This one only.",
+		strike: func(e *estate) { e.apps[0].kill() },
+		mend:   func(e *estate) { e.apps[0].start() },
+	},
+	{
+		name: "one of two addresses of the application", login: works, living: goesOn, stream: closes,
+		note:    "What was open there breaks; everything from then on goes to the other one ([upstreams.md](upstreams.md)).",
+		prepare: func(e *estate) { e.apps = append(e.apps, &address{}) },
+		strike:  func(e *estate) { e.streaming().kill() },
+		mend: func(e *estate) {
+			for _, a := range e.apps {
+				a.start()
+			}
+		},
+	},
+	{
 		name: "identity provider", login: "stops at the provider", living: goesOn, stream: goesOn,
 		note:   "What is known of people stays as it was; refreshing is tried again.",
 		strike: func(e *estate) { e.provider.Fault(func(f *testidp.Faults) { f.Down = true }) },
@@ -212,6 +229,7 @@ type estate struct {
 	missedEvent        string
 	smallDisk          string // of the folders above, the one that lies on a disk of its own
 	ownClock           bool   // the clock is the test's
+	apps               []*address
 	ahead              atomic.Int64
 
 	port    string
@@ -308,7 +326,7 @@ func (o *outage) prove(t *testing.T) {
 func startEstate(t *testing.T, prepare func(*estate)) *estate {
 	t.Helper()
 	dir := t.TempDir()
-	e := &estate{t: t, onUnavailable: "deny", require: "device: enrolled", stateDir: filepath.Join(dir, "state"), auditDir: filepath.Join(dir, "audit"), ended: make(chan struct{})}
+	e := &estate{t: t, onUnavailable: "deny", require: "device: enrolled", apps: []*address{{}}, stateDir: filepath.Join(dir, "state"), auditDir: filepath.Join(dir, "audit"), ended: make(chan struct{})}
 	for _, sub := range []string{e.stateDir, e.auditDir} {
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			t.Fatal(err)
@@ -322,7 +340,14 @@ func startEstate(t *testing.T, prepare func(*estate)) *estate {
 	_, e.port, _ = net.SplitHostPort(addr)
 	e.admin = freeAddress(t)
 	e.provider = startProvider(t, e.at("auth", "/.doorward/callback"), nil)
-	app := serveApp(t, e.app)
+	var to []string
+	for _, a := range e.apps {
+		a.t, a.serve = t, e.app
+		a.listen = freeAddress(t)
+		a.start()
+		t.Cleanup(a.kill)
+		to = append(to, fmt.Sprintf("%q", "http://"+a.listen))
+	}
 	e.inventory = writeFile(t, dir, "devices.json", fmt.Sprintf(`[{"id": "laptop-alice", "managed": "yes", "last_seen": %q}]`, time.Now().UTC().Format(time.RFC3339)))
 	writeFile(t, dir, "secret", "s3cret")
 	e.serve(writeFile(t, dir, "doorward.yaml", fmt.Sprintf(`version: 1
@@ -340,10 +365,10 @@ devices:
 routes:
   - id: app
     from: %q
-    to: [%q]
+    to: [%s]
     require: {%s}
     allow: [{name: all, any_user: true}]
-%s`, addr, e.at("auth", ""), e.admin, e.store, filepath.Join(e.auditDir, "audit.jsonl"), e.auditRequired, e.provider.Issuer(), e.onUnavailable, e.at("app", ""), app, e.require, e.signals)))
+%s`, addr, e.at("auth", ""), e.admin, e.store, filepath.Join(e.auditDir, "audit.jsonl"), e.auditRequired, e.provider.Issuer(), e.onUnavailable, e.at("app", ""), strings.Join(to, ", "), e.require, e.signals)))
 	e.person = newVisitor(t)
 	e.person.login(e.at("app", "/"), "alice").says(t, 200, "hello")
 	e.openStream()
@@ -370,6 +395,51 @@ func (e *estate) app(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// address is one address of the application.
+type address struct {
+	t       *testing.T
+	listen  string
+	serve   http.HandlerFunc
+	server  *http.Server // nil: it is down
+	streams atomic.Int64
+}
+
+func (a *address) start() {
+	if a.server != nil {
+		return
+	}
+	listener, err := net.Listen("tcp", a.listen)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stream" {
+			a.streams.Add(1)
+		}
+		a.serve(w, r)
+	})}
+	go a.server.Serve(listener)
+}
+
+// kill breaks every connection.
+func (a *address) kill() {
+	if a.server != nil {
+		a.server.Close()
+		a.server = nil
+	}
+}
+
+// streaming is the address that has the stream.
+func (e *estate) streaming() *address {
+	for _, a := range e.apps {
+		if a.streams.Load() > 0 {
+			return a
+		}
+	}
+	e.t.Fatal("there is no stream")
+	return nil
 }
 
 // serve runs doorward on a configuration: as a process of its own, or in this one
