@@ -4,7 +4,7 @@
 GO ?= go
 FUZZTIME ?= 2s
 
-.PHONY: build test demo lint fuzz parts generate bench microbench charts clients vendor sbom deb test-image test-kubernetes
+.PHONY: build test demo lint fuzz parts generate bench pgo microbench charts clients vendor sbom deb test-image test-kubernetes
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
@@ -44,6 +44,11 @@ fuzz:
 # Doorward beside other proxies, in tables: docs/performance.md.
 bench:
 	$(GO) run ./bench
+
+# Where the program spends its time under the loads of bench, for the compiler,
+# which takes the file by itself (go build -pgo=auto).
+pgo:
+	$(GO) run ./bench pgo cmd/doorward/default.pgo
 
 BENCHTIME ?= 1s
 microbench:

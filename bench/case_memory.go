@@ -12,7 +12,8 @@ const restartSessions = 100_000
 var memory = benchCase{
 	id:    "memory",
 	title: "Sessions in memory, and a restart",
-	about: "Sessions of users in five groups: in the memory store, by a process that holds them and nothing else; and in the state file, until\n" +
+	about: "Sessions of users in five groups: in the memory store, by a process that holds them and nothing\n" +
+		"else, once it has given back what it does not use; and in the state file, until\n" +
 		"Doorward, started anew, answers a request of one of them.",
 	run: func(b *bench) (*table, error) {
 		t := &table{Columns: []string{"", "sessions", "memory", "each", "time"}}

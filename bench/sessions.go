@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 
@@ -95,15 +95,15 @@ func holdSessions(ctx context.Context, n string) error {
 		return err
 	}
 	defer manager.Close()
-	secrets, err := logIn(ctx, manager, many, func(i int) session.Start {
+	_, err = logIn(ctx, manager, many, func(i int) session.Start {
 		return session.Start{Origin: "https://app.corp.example.com", Identity: someone(i, "https://login.corp.example.com", 5)}
 	})
 	if err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // as Doorward does once it is quiet
 	fmt.Println(holding)
 	<-ctx.Done()
-	runtime.KeepAlive(secrets)
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"container/heap"
 	"context"
 	"iter"
@@ -23,9 +22,43 @@ type Memory struct {
 	closed  bool
 }
 
+// memoryItem is an item in the form that takes the least room: there may be
+// millions. It is never changed in place, except for at.
 type memoryItem struct {
-	Item
-	at int // place in the expiry queue, -1 if the item never expires
+	text    string // the key, then the value
+	key     int32  // length of the key
+	at      int32  // place in the expiry queue, -1 if the item never expires
+	version uint64
+	expires int64 // nanoseconds since 1970, 0: never
+}
+
+func newMemoryItem(item Item, version uint64) *memoryItem {
+	var text strings.Builder
+	text.Grow(len(item.Key) + len(item.Value))
+	text.WriteString(item.Key)
+	text.Write(item.Value)
+	it := &memoryItem{text: text.String(), key: int32(len(item.Key)), at: -1, version: version}
+	// What is to expire in centuries, beyond what nanoseconds can say, never does.
+	if !item.Expires.IsZero() && item.Expires.Year() < 2262 {
+		it.expires = max(1, item.Expires.UnixNano())
+	}
+	return it
+}
+
+func (i *memoryItem) name() string { return i.text[:i.key] }
+
+// expired reports whether the item has ceased to exist.
+func (i *memoryItem) expired(now time.Time) bool {
+	return i.expires != 0 && now.UnixNano() >= i.expires
+}
+
+// item returns a copy that the caller may change.
+func (i *memoryItem) item() Item {
+	item := Item{Key: i.name(), Value: []byte(i.text[i.key:]), Version: i.version}
+	if i.expires != 0 {
+		item.Expires = time.Unix(0, i.expires).UTC()
+	}
+	return item
 }
 
 // NewMemory returns an empty store. now is the clock that items expire by; nil
@@ -51,7 +84,7 @@ func (m *Memory) Get(ctx context.Context, key string) (Item, error) {
 	if it == nil {
 		return Item{}, ErrNotFound
 	}
-	return it.copy(), nil
+	return it.item(), nil
 }
 
 // Put implements Store.
@@ -67,22 +100,21 @@ func (m *Memory) Put(ctx context.Context, item Item) (uint64, error) {
 	m.purge()
 	have := New
 	if it := m.live(item.Key); it != nil {
-		have = it.Version
+		have = it.version
 	}
 	if !matches(have, item.Version) {
 		return 0, ErrConflict
 	}
 	m.version++
 	m.remove(item.Key)
-	it := &memoryItem{Item: item, at: -1}
-	it.Value, it.Version = bytes.Clone(item.Value), m.version
-	m.items[item.Key] = it
-	if !it.Expires.IsZero() {
+	it := newMemoryItem(item, m.version)
+	m.items[it.name()] = it
+	if it.expires != 0 {
 		heap.Push(&m.expiry, it)
 	}
 	// Under the lock, so that watchers see changes in order.
-	m.hub.publish(Change{Key: it.Key, Version: it.Version})
-	return it.Version, nil
+	m.hub.publish(Change{Key: item.Key, Version: it.version})
+	return it.version, nil
 }
 
 // Delete implements Store.
@@ -99,7 +131,7 @@ func (m *Memory) Delete(ctx context.Context, key string, version uint64) error {
 	if it == nil {
 		return ErrNotFound
 	}
-	if !matches(it.Version, version) {
+	if !matches(it.version, version) {
 		return ErrConflict
 	}
 	m.version++
@@ -121,7 +153,7 @@ func (m *Memory) List(ctx context.Context, prefix string) iter.Seq2[Item, error]
 				yield(Item{}, err)
 				return
 			}
-			if !yield(it.copy(), nil) {
+			if !yield(it.item(), nil) {
 				return
 			}
 		}
@@ -143,7 +175,7 @@ func (m *Memory) collect(ctx context.Context, prefix string) ([]*memoryItem, err
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *memoryItem) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortFunc(found, func(a, b *memoryItem) int { return strings.Compare(a.name(), b.name()) })
 	return found, nil
 }
 
@@ -185,7 +217,7 @@ func (m *Memory) remove(key string) {
 	}
 	delete(m.items, key)
 	if it.at >= 0 {
-		heap.Remove(&m.expiry, it.at)
+		heap.Remove(&m.expiry, int(it.at))
 	}
 }
 
@@ -197,7 +229,7 @@ func (m *Memory) purge() {
 		if len(m.expiry) == 0 || !m.expiry[0].expired(now) {
 			return
 		}
-		m.remove(m.expiry[0].Key)
+		m.remove(m.expiry[0].name())
 	}
 }
 
@@ -207,24 +239,18 @@ const purgePerWrite = 16
 // expired reports whether the item has ceased to exist.
 func (i *Item) expired(now time.Time) bool { return !i.Expires.IsZero() && !now.Before(i.Expires) }
 
-func (i *memoryItem) copy() Item {
-	c := i.Item
-	c.Value = bytes.Clone(c.Value)
-	return c
-}
-
 // expiryQueue is a heap with the item that expires first on top.
 type expiryQueue []*memoryItem
 
 func (q expiryQueue) Len() int           { return len(q) }
-func (q expiryQueue) Less(i, j int) bool { return q[i].Expires.Before(q[j].Expires) }
+func (q expiryQueue) Less(i, j int) bool { return q[i].expires < q[j].expires }
 func (q expiryQueue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].at, q[j].at = i, j
+	q[i].at, q[j].at = int32(i), int32(j)
 }
 func (q *expiryQueue) Push(x any) {
 	it := x.(*memoryItem)
-	it.at = len(*q)
+	it.at = int32(len(*q))
 	*q = append(*q, it)
 }
 func (q *expiryQueue) Pop() any {
