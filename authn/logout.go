@@ -21,7 +21,8 @@ type goodbye struct {
 // serveLogout answers /.doorward/logout. It ends the login in the store, so that
 // every application's session ends with it, then the one at the provider
 // (OpenID Connect RP-Initiated Logout 1.0). With everywhere=1, which counts only
-// from a form of ours, it ends the person's sessions of all browsers first.
+// from a form of ours, it ends the person's sessions of all browsers first; with
+// session=ID, likewise, that one of them alone, and goes back to the portal.
 func (a *Authenticator) serveLogout(w http.ResponseWriter, r *http.Request, req *access.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
 		return access.Becausef(access.BadRequest, "a logout by %.20q", r.Method)
@@ -49,6 +50,9 @@ func (a *Authenticator) serveLogout(w http.ResponseWriter, r *http.Request, req 
 		page.ConfirmLogout(w, page.ConfirmData{User: visibleName(&req.Identity), Action: access.LogoutPath, Everywhere: true, CancelURL: "/"})
 		return nil
 	}
+	if other := r.PostForm.Get("session"); other != "" {
+		return a.endOther(w, r, req, other)
+	}
 	if everywhere {
 		// The session at hand comes last: should the others not end, it is what
 		// the visitor can try again with.
@@ -71,6 +75,24 @@ func (a *Authenticator) serveLogout(w http.ResponseWriter, r *http.Request, req 
 		return nil
 	}
 	redirect(w, to)
+	return nil
+}
+
+// endOther ends another session of the person who asks. Whose it is says the
+// session at hand, so that nobody ends somebody else's; one that is over already
+// is no mistake of theirs.
+func (a *Authenticator) endOther(w http.ResponseWriter, r *http.Request, req *access.Request, other string) error {
+	who := &req.Identity
+	match := session.Match{Issuer: who.Issuer, Subject: who.Subject, LoginID: other, Except: req.Session.ID}
+	// A login that cannot be read is everybody's to Revoke, and nobody's to List.
+	theirs, _, err := a.sessions.List(r.Context(), match, 1)
+	if err == nil && len(theirs) > 0 {
+		_, err = a.sessions.Revoke(r.Context(), match, access.SessionEnded, who.User()+", at the portal")
+	}
+	if err != nil {
+		return err
+	}
+	redirect(w, req.Origin()+access.PortalPath)
 	return nil
 }
 

@@ -48,7 +48,10 @@ func TestPortal(t *testing.T) {
 			Title string
 			Open  bool
 		}
-		Sessions []struct{ Origins []string }
+		Sessions []struct {
+			ID      string
+			Origins []string
+		}
 	}
 	if err := json.Unmarshal([]byte(answer.body), &doc); err != nil || len(doc.Apps) != 4 || len(doc.Sessions) != 2 {
 		t.Errorf("%v: %s", err, answer.body)
@@ -59,12 +62,46 @@ func TestPortal(t *testing.T) {
 		}
 	}
 
-	// The one form of the page that has fields: everywhere.
+	// One other session ends, and this one goes on; somebody else's does not end.
+	other := doc.Sessions[1]
+	for _, id := range []string{sessionOf(t, carol, d), doc.Sessions[0].ID, "nothing", other.ID} {
+		alice.send(alice.client, "POST", d.url("echo", "/.doorward/logout"), header(alice, d.url("echo", "")), strings.NewReader("session="+id)).says(t, 200, "Your applications")
+	}
+	if p := elsewhere.once("GET", d.url("wiki", "/"), elsewhere.header, nil); p.status != 302 {
+		t.Errorf("the session that was ended goes on: %d", p.status)
+	}
+	d.wantIn(alice, "echo")
+	d.wantIn(carol, "wiki")
+	if p := alice.open(at("echo")); strings.Contains(p.body, "End this session") || !strings.Contains(p.body, "This browser") {
+		t.Error(p.body)
+	}
+	elsewhere.login(d.url("wiki", "/"), "alice").says(t, 200, "Wiki")
+	// From another site it ends nothing.
+	foreign := header(alice, "https://evil.example")
+	foreign.Set("Sec-Fetch-Site", "cross-site")
+	alice.open(at("echo")).says(t, 200, "Another browser or device")
+	alice.once("GET", at("echo"), http.Header{"Accept": {"application/json"}}, nil).json(t, &doc)
+	alice.send(alice.client, "POST", d.url("echo", "/.doorward/logout"), foreign, strings.NewReader("session="+doc.Sessions[1].ID))
+	alice.send(alice.client, "GET", d.url("echo", "/.doorward/portal?session="+doc.Sessions[1].ID), alice.header, nil)
+	d.wantIn(elsewhere, "wiki")
+
+	// Everywhere.
 	alice.send(alice.client, "POST", d.url("echo", "/.doorward/logout"), header(alice, d.url("echo", "")), strings.NewReader("everywhere=1")).says(t, 200, "logged out")
 	if p := elsewhere.once("GET", d.url("wiki", "/"), elsewhere.header, nil); p.status != 302 {
 		t.Errorf("the other session goes on: %d", p.status)
 	}
 	d.wantOut(alice)
+}
+
+// sessionOf is the id of the session that a visitor has at the wiki.
+func sessionOf(t *testing.T, v *visitor, d *demo) string {
+	t.Helper()
+	var me struct{ Session struct{ ID string } }
+	v.once("GET", d.url("wiki", "/.doorward/me"), http.Header{"Accept": {"application/json"}}, nil).json(t, &me)
+	if me.Session.ID == "" {
+		t.Fatal("no session")
+	}
+	return me.Session.ID
 }
 
 // header are those of a form that a page of an origin sends.

@@ -36,7 +36,8 @@ type PortalData struct {
 	Session      string
 	Sessions     []access.SessionInfo
 	MoreSessions bool
-	// LogoutURL takes a form that logs out, with everywhere=1 from all sessions.
+	// LogoutURL takes a form that logs out, with everywhere=1 from all sessions and
+	// with session=ID from another one only.
 	// SwitchURL logs in with another account.
 	LogoutURL, SwitchURL string
 }
@@ -72,6 +73,8 @@ type fact struct{ Name, Value string }
 
 type sessionView struct {
 	Here                 bool
+	Number               int // in the list
+	ID                   string
 	Since, Used, Expires string
 	Origins              []string
 	Open                 int
@@ -104,7 +107,9 @@ func Portal(w http.ResponseWriter, head bool, d PortalData) {
 	}
 	view.Device = newDeviceView(&d.Device, d.Time)
 	for i := range d.Sessions {
-		view.Sessions = append(view.Sessions, newSessionView(&d.Sessions[i], d.Session, d.Time))
+		one := newSessionView(&d.Sessions[i], d.Session, d.Time)
+		one.Number = i + 1
+		view.Sessions = append(view.Sessions, one)
 	}
 	formHeaders(w.Header())
 	write(w, head, http.StatusOK, portalPage, view)
@@ -156,7 +161,7 @@ func newDeviceView(d *access.Device, now time.Time) deviceView {
 var systems = map[string]string{"macos": "macOS", "windows": "Windows", "linux": "Linux", "ios": "iOS", "android": "Android", "chromeos": "ChromeOS"}
 
 func newSessionView(s *access.SessionInfo, here string, now time.Time) sessionView {
-	view := sessionView{Here: s.ID == here, Since: since(s.Created, now), Used: since(s.Used, now), Open: s.Open}
+	view := sessionView{Here: s.ID == here, ID: s.ID, Since: since(s.Created, now), Used: since(s.Used, now), Open: s.Open}
 	if !s.Expires.IsZero() {
 		view.Expires = s.Expires.UTC().Format("2006-01-02 15:04 MST")
 	}
