@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -9,6 +10,8 @@ import (
 type configView struct {
 	State    State
 	Sections []section
+	// More is how many there are besides.
+	More int
 }
 
 // section is a part of the configuration: a key of the first level, or one entry
@@ -25,7 +28,11 @@ func (a *api) configPages() []uiPage {
 		return nil
 	}
 	return []uiPage{{"GET /config", "Configuration", func(w http.ResponseWriter, r *http.Request) {
-		a.render(w, r, http.StatusOK, "config", "Configuration", configView{a.Instance.State(), sections(a.Instance.Settings())})
+		view := configView{State: a.Instance.State(), Sections: sections(a.Instance.Settings())}
+		if n := len(view.Sections); n > maxRows {
+			view.Sections, view.More = view.Sections[:maxRows], n-maxRows
+		}
+		a.render(w, r, http.StatusOK, "config", "Configuration", view)
 	}}}
 }
 
@@ -46,5 +53,14 @@ func sections(list []Setting) (parts []section) {
 			part.Left = append(part.Left, s)
 		}
 	}
+	// Of many routes not all are shown, so everything else comes before them.
+	slices.SortStableFunc(parts, func(a, b section) int { return isRoute(a) - isRoute(b) })
 	return parts
+}
+
+func isRoute(s section) int {
+	if strings.HasPrefix(s.Name, "routes[") {
+		return 1
+	}
+	return 0
 }

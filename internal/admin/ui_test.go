@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/doorward/doorward/authz"
 	"github.com/doorward/doorward/internal/access"
 )
 
@@ -141,7 +142,7 @@ func (o *office) formOf(t *testing.T, path, as string) string {
 }
 
 var allPages = []string{"/", "/decisions", "/decisions?person=ann&device=x&route=app&outcome=allow&reason=allowed&session=s", "/decision?id=r1", "/sessions", "/sessions?search=ann",
-	"/session?id=s1", "/devices", "/devices?tier=none&failing=managed&source=intune&owner=x", "/device?id=laptop-1", "/routes", "/reports", "/revocations", "/revocations?user=corp:ann", "/config", "/actions"}
+	"/session?id=s1", "/devices", "/devices?tier=none&failing=managed&source=intune&owner=x", "/device?id=laptop-1", "/routes", "/routes?search=WIKI", "/reports", "/revocations", "/revocations?user=corp:ann", "/config", "/actions"}
 
 // Every page is for those who were let in, and nothing that others chose becomes
 // part of it.
@@ -224,6 +225,39 @@ func checkPage(t *testing.T, path string, rec *httptest.ResponseRecorder) {
 			}
 		}
 	}
+}
+
+// explained is Decisions with an explanation as package authz gives it.
+type explained struct{ verdicts }
+
+func (explained) Past(id string) any {
+	miss := []authz.TreeCondition{{Condition: "groups", Result: authz.Unknown, Want: "eng", Got: evil}}
+	return &authz.Past{Recorded: access.Decision{Policy: "p1", Tier: "low", Message: evil}, OtherPolicy: true, Differs: true, Tree: &authz.Tree{
+		Decision: access.Decision{Shadow: []access.Shadow{{Rule: "deny/new", Reason: access.DeniedByRule}}},
+		Rules:    []authz.TreeRule{{Rule: "deny/x", Result: authz.Miss}, {Rule: "allow/" + evil, Result: authz.Unknown, Report: true, Conditions: miss}},
+		Requires: []authz.TreeRequire{{Require: "defaults.require", Result: authz.Miss, Device: "healthy", Missing: miss}, {Require: "routes[0].require", Result: authz.Idle}},
+		Tier:     &authz.TreeTier{Tier: "low", Session: "1h", Higher: []authz.TreeStep{{Tier: "high", Missing: miss}}},
+		Change:   []authz.Step{{Condition: "groups", Become: authz.Hit, Want: "eng", Example: evil}},
+	}}
+}
+
+// The page of one decision shows everything that the explanation has.
+func TestDecisionIsExplained(t *testing.T) {
+	h := New(Options{Door: doorman{}, Decisions: explained{}})
+	r := httptest.NewRequest("GET", "/decision?id=r1", nil)
+	r.Header.Set(AssertionHeader, "for-admin:ann")
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	if rec.Code != 200 {
+		t.Fatal(rec.Code, rec.Body)
+	}
+	for _, part := range []string{"Another policy decided then", "decides differently", "deny/x", "only reports", "not met", "does not apply", "device healthy", "a login lasts 1h", "not in high",
+		"The smallest change", "deny/new", "wanted</span> eng", "Message"} {
+		if !strings.Contains(rec.Body.String(), part) {
+			t.Errorf("the page does not say %q", part)
+		}
+	}
+	checkPage(t, "/decision", rec)
 }
 
 // A form does what it says, for whoever got it, from our own page, for a while;
