@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"os"
 	"strings"
 	"sync"
@@ -369,6 +370,60 @@ func BenchmarkGate(b *testing.B) {
 		}
 		if err := p.prepare(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A door that is left answers everything, and has every client connect anew: also
+// who is refused, and over HTTP/2, where other requests on the connection go on.
+func TestLeavingHasClientsConnectAnew(t *testing.T) {
+	for scheme, changes := range map[string][]change{"http": nil, "https": {overHTTP2}} {
+		entered, release := make(chan struct{}), make(chan struct{})
+		up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(entered)
+				<-release
+			}
+			io.WriteString(w, "here")
+		})
+		w := newWorld(t, []access.Route{routeTo(scheme+"://app.example", up)}, append(changes, withPolicy(allowAll))...)
+		tr := w.transport()
+		ask := func(path string) (status int, text string, reused bool) {
+			req, _ := http.NewRequest("GET", scheme+"://app.example"+path, nil)
+			res, err := tr.RoundTrip(req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+				GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused },
+			})))
+			if err != nil {
+				t.Errorf("%s: %v", scheme, err)
+				return 0, "", reused
+			}
+			defer res.Body.Close()
+			body, _ := io.ReadAll(res.Body)
+			return res.StatusCode, string(body), reused
+		}
+		ask("/")
+		slow := make(chan string, 1)
+		go func() {
+			_, text, _ := ask("/slow")
+			slow <- text
+		}()
+		<-entered
+		w.door.Leave()
+		for _, path := range []string{"/", "//", "/"} { // the second is refused
+			status, _, reused := ask(path)
+			if want := map[string]int{"/": 200, "//": 400}[path]; status != want {
+				t.Errorf("%s: %s is answered %d", scheme, path, status)
+			}
+			if scheme == "http" && reused {
+				t.Errorf("a connection was used twice after the door was left")
+			}
+		}
+		if _, _, reused := ask("/"); reused {
+			t.Errorf("%s: a connection was used again", scheme)
+		}
+		close(release)
+		if text := <-slow; text != "here" {
+			t.Errorf("%s: what was under way ends with %q", scheme, text)
 		}
 	}
 }

@@ -12,6 +12,19 @@ import (
 	"github.com/doorward/doorward/internal/serve"
 )
 
+// program returns the path of this program as it was started. What is there later
+// may be another version.
+func program() string {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil { // it was started under a name that is not its own
+		path, _ = os.Executable()
+	}
+	return path
+}
+
 func serveCommand(s *settings) *cobra.Command {
 	var shadow string
 	cmd := &cobra.Command{
@@ -35,20 +48,13 @@ func serveCommand(s *settings) *cobra.Command {
 				signal.Notify(upgrade, upgradeSignals...)
 				defer signal.Stop(upgrade)
 			}
-			program, err := exec.LookPath(os.Args[0])
-			if err == nil {
-				program, err = filepath.Abs(program)
-			}
-			if err != nil {
-				return err
-			}
-			err = serve.Run(ctx, serve.Options{
+			err := serve.Run(ctx, serve.Options{
 				Config:  s.config,
 				Version: buildVersion(),
 				Shadow:  shadow,
 				Reload:  reload,
 				Upgrade: upgrade,
-				Program: program, // whatever is there when it is started
+				Program: program(),
 				Args:    os.Args[1:],
 			})
 			if err != nil {

@@ -75,8 +75,15 @@ func (p *printed) wait(t *testing.T, pattern string, n int) [][]string {
 
 // One process takes over from another, again and again, while requests come, some
 // of them over connections that were opened before. None fails, the audit log has
-// each exactly once, and nothing races.
+// each exactly once, and nothing races. With a state file that goes over to the
+// next, and with a store that does not.
 func TestOneProcessAfterAnother(t *testing.T) {
+	for name, store := range map[string]string{"state file": "{file: {path: doorward.db}}", "memory": "{memory: true}"} {
+		t.Run(name, func(t *testing.T) { oneAfterAnother(t, store) })
+	}
+}
+
+func oneAfterAnother(t *testing.T, store string) {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
 	defer app.Close()
 	address := func() string {
@@ -91,12 +98,12 @@ func TestOneProcessAfterAnother(t *testing.T) {
 	config := filepath.Join(dir, "doorward.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `version: 1
 server: {listen: %q, admin: {listen: %q}, spoe: {listen: "unix:%s/spoe.sock"}, ext_authz: {listen: "unix:%s/authz.sock"}}
-sessions: {store: {file: {path: doorward.db}}}
+sessions: {store: %s}
 audit: {to: [{file: {path: audit.jsonl}}], required: true}
 log: {format: text}
 providers: [{id: corp, issuer: "http://127.0.0.1:1", client_id: doorward, client_auth: none}]
 routes: [{id: app, from: "http://app.example", to: [%q], public: [{name: all, methods: [POST], paths: ["/**"]}]}]
-`, addr, address(), dir, dir, app.URL), 0o600); err != nil {
+`, addr, address(), dir, dir, store, app.URL), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out := &printed{}

@@ -27,11 +27,13 @@ func (c *connections) note(_ net.Conn, state http.ConnState) {
 // the other process ends, without which nothing can be decided any more.
 func (l *live) leave(ctx context.Context, next *successor, sides sides) {
 	l.door.Leave()
-	sides.leave(ctx)
+	left := sides.leave(ctx)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for l.connections.open.Load() > 0 || l.door.InFlight() > 0 {
+	for l.connections.open.Load() > 0 || l.door.InFlight() > 0 || left != nil {
 		select {
+		case <-left:
+			left = nil
 		case <-tick.C:
 		case <-ctx.Done():
 			return

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -20,6 +21,8 @@ type listeners struct {
 	log   *slog.Logger
 	given []*listening // by whoever started this process, and not taken up yet
 	open  []*listening
+
+	serving sync.WaitGroup // those who accept
 }
 
 // listening is one of them.
@@ -95,11 +98,11 @@ func (ls *listeners) serve(key, address string, open func() (net.Listener, error
 	if err != nil {
 		return err
 	}
-	go func() {
+	ls.serving.Go(func() {
 		if err := serve(l); err != nil && !l.closing.Load() {
 			failed <- fmt.Errorf("%s: %w", key, err)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -134,7 +137,8 @@ func (ls *listeners) files() (files []*os.File, places []place, err error) {
 	return files, places, nil
 }
 
-// leave accepts no more connections. The listeners stay with whoever has copies.
+// leave accepts no more connections, and returns when whoever accepted has taken
+// note of the last one. The listeners stay with whoever has copies.
 func (ls *listeners) leave() {
 	for _, l := range ls.open {
 		if socket, ok := l.Listener.(*net.UnixListener); ok {
@@ -142,6 +146,7 @@ func (ls *listeners) leave() {
 		}
 		l.Close()
 	}
+	ls.serving.Wait()
 }
 
 // close closes all of them.

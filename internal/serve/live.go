@@ -147,8 +147,9 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// follow loads the configuration again when a file changes or someone asks.
-func (l *live) follow(ctx context.Context) {
+// follow loads the configuration again when a file changes or someone asks, until
+// ctx ends. What it has installed lives for as long as the run.
+func (l *live) follow(ctx, run context.Context) {
 	changed := make(chan struct{}, 1)
 	go func() {
 		err := config.Watch(ctx, l.current.Load().cfg, config.WatchOptions{Log: l.log}, func() {
@@ -171,7 +172,7 @@ func (l *live) follow(ctx context.Context) {
 				l.log.Error("the audit log was not reopened; the old file goes on", "error", err)
 			}
 		}
-		l.reload(ctx)
+		l.reload(run)
 	}
 }
 

@@ -145,7 +145,7 @@ func Run(ctx context.Context, opts Options) (failure error) {
 	}
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
-	go live.follow(following)
+	go live.follow(following, ctx)
 	go keepMemory(ctx)
 
 	// The listeners. A failed one ends the run.
@@ -185,7 +185,7 @@ func Run(ctx context.Context, opts Options) (failure error) {
 	defer cancel()
 	if next != nil {
 		r.open.leave()
-		servers.admin.Close()
+		go servers.admin.Shutdown(drain)
 		log.Info("leaving", "limit", limit)
 		live.leave(drain, next, servers.sides)
 		cancel() // whoever is left has had the time

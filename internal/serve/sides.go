@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/doorward/doorward/config"
 	"github.com/doorward/doorward/internal/access"
@@ -89,14 +90,21 @@ func (l *live) spoe(_ *config.Config, conf *tls.Config) (side, func(net.Listener
 	return server, server.Serve
 }
 
-// leave has front ends connect anew, to whoever listens there then. What speaks
-// HTTP does so by its answers.
-func (s sides) leave(ctx context.Context) {
+// leave has front ends connect anew, to whoever listens there then, and tells when
+// all have, or ctx has ended. What speaks HTTP does so by its answers.
+func (s sides) leave(ctx context.Context) (left <-chan struct{}) {
+	var leaving sync.WaitGroup
 	for _, server := range s {
 		if server, ok := server.(interface{ Leave(context.Context) error }); ok {
-			go server.Leave(ctx)
+			leaving.Go(func() { server.Leave(ctx) })
 		}
 	}
+	done := make(chan struct{})
+	go func() {
+		leaving.Wait()
+		close(done)
+	}()
+	return done
 }
 
 func (s sides) shutdown(ctx context.Context) (err error) {

@@ -87,12 +87,26 @@ func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 // until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.health.Shutdown()
-	return s.Leave(ctx)
+	return s.finish(ctx)
 }
 
+// settle is how long a connection that was accepted last has to begin: grpc closes
+// one that has not.
+const settle = 100 * time.Millisecond
+
 // Leave has front ends connect anew, to whoever listens here then, and waits for
-// the questions under way until ctx ends. Health checks go on passing.
+// the questions under way until ctx ends. Health checks go on passing. The listener
+// is to be closed before.
 func (s *Server) Leave(ctx context.Context) error {
+	select {
+	case <-time.After(settle):
+	case <-ctx.Done():
+	}
+	return s.finish(ctx)
+}
+
+// finish has every connection end in good form.
+func (s *Server) finish(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
