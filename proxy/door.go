@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -48,9 +47,8 @@ type Door struct {
 	log      *slog.Logger
 	tracer   Tracer // nil: nothing is followed
 
-	proxyLog *log.Logger // ReverseProxy's own remarks
-	buffers  buffers
-	budgets  *budgets
+	buffers buffers
+	budgets *budgets
 
 	live atomic.Pointer[generation]
 	// candidate is decided with, and not enforced. Nil: there is none.
@@ -83,7 +81,6 @@ func New(opts Options) *Door {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	d.proxyLog = slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
 	d.budgets = newBudgets()
 	d.base, d.close = context.WithCancel(context.Background())
 	return d

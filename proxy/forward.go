@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"strings"
 
@@ -30,28 +29,12 @@ func (p *passage) forward() {
 	in, leave := p.open()
 	defer leave()
 	defer p.leaveTarget()
-	p.send(in)
+	newCourier(p).send(in)
 }
 
-// send asks the upstream, and answers with what it says.
-func (p *passage) send(in *http.Request) {
-	rp := httputil.ReverseProxy{
-		Rewrite:        p.rewrite,
-		Transport:      p,
-		ModifyResponse: p.received,
-		ErrorHandler:   p.failed,
-		BufferPool:     &p.door.buffers,
-		ErrorLog:       p.door.proxyLog,
-		// FlushInterval stays 0: streams are recognised and flushed at once,
-		// and a negative value would break gRPC's trailers-only answers.
-	}
-	rp.ServeHTTP(p.out, in)
-}
-
-// rewrite turns the received request into the one that is sent. It replaces the
+// address turns the received request into the one that is sent. It replaces the
 // address as a whole: the upstream reads what was matched and decided on.
-func (p *passage) rewrite(pr *httputil.ProxyRequest) {
-	out := pr.Out
+func (p *passage) address(out *http.Request) {
 	out.URL = &url.URL{
 		Scheme: "http", Host: p.req.Host, // until roundTrip chooses
 		Path: p.inner.Path, RawPath: p.inner.Escaped,

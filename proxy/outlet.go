@@ -56,6 +56,9 @@ type outlet struct {
 	said  bool
 }
 
+// Ready reports whether something can be read without waiting.
+func (o *outlet) Ready() bool { return ready(o.ReadCloser) }
+
 // end implements ender.
 func (o *outlet) end(why access.Reason) {
 	o.mu.Lock()

@@ -13,7 +13,7 @@ import (
 	"github.com/doorward/doorward/internal/access"
 )
 
-// errSwitched tells ReverseProxy that the answer is taken care of.
+// errSwitched tells that the answer is taken care of.
 var errSwitched = errors.New("the connection has switched protocols")
 
 // forwardUpgrade is forward for the opening handshake of a WebSocket. Once both
@@ -38,7 +38,7 @@ func (p *passage) forwardUpgrade() {
 		carry, err = p.switchWith(in.Context(), res)
 		return err
 	}
-	p.send(in)
+	newCourier(p).send(in)
 	p.switched = nil
 	if carry == nil {
 		return
@@ -91,7 +91,7 @@ func (p *passage) switchWith(ctx context.Context, res *http.Response) (carry fun
 	if _, err := conn.Write(head.Bytes()); err != nil {
 		return nil, err
 	}
-	res.Body = http.NoBody // ReverseProxy would close it
+	res.Body = http.NoBody // the courier would close it
 	s := newSocket(conn, early, p.out)
 	p.stream.becomes("WebSocket", s)
 	return func() { s.carry(ctx, upstream) }, nil

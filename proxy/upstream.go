@@ -209,7 +209,7 @@ type buffers struct{ pool sync.Pool }
 
 const bufferBytes = 32 << 10
 
-// Get implements httputil.BufferPool.
+// Get lends a buffer out.
 func (b *buffers) Get() []byte {
 	if buf, ok := b.pool.Get().(*[bufferBytes]byte); ok {
 		return buf[:]
@@ -217,5 +217,5 @@ func (b *buffers) Get() []byte {
 	return make([]byte, bufferBytes)
 }
 
-// Put implements httputil.BufferPool.
+// Put takes it back.
 func (b *buffers) Put(buf []byte) { b.pool.Put((*[bufferBytes]byte)(buf)) }

@@ -146,6 +146,20 @@ func (b *body) ready() bool {
 	}
 }
 
+// Ready reports whether content, or its end, can be read without waiting.
+func (b *body) Ready() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.c == nil {
+		return true
+	}
+	have := b.c.buffered()
+	if b.how == chunked && b.part != inChunk {
+		_, have, _ = bytes.Cut(have, []byte("\n")) // what follows the size
+	}
+	return len(have) > 0
+}
+
 // line reads a line, which ends with CRLF and is not longer than most with it.
 // What it returns is good until something else is read.
 func (b *body) line(most int, long error) ([]byte, error) {

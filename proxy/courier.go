@@ -1,0 +1,251 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"sync"
+)
+
+// courier takes one request to the upstream and its answer back. It keeps to what
+// httputil.ReverseProxy does; where that copies, it moves.
+type courier struct {
+	passage *passage
+	hooks   httptrace.ClientTrace
+
+	mu       sync.Mutex // protects what follows
+	answered bool       // no interim answer may follow
+	done     bool       // nothing of the visitor's body may be read any more
+}
+
+func newCourier(p *passage) *courier {
+	r := &courier{passage: p}
+	r.hooks.Got1xxResponse = r.interim
+	return r
+}
+
+// hopHeaders are the headers that are about one connection (RFC 9110 §7.6.1),
+// besides those that Connection names.
+var hopHeaders = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+// dropHops removes them.
+func dropHops(h http.Header) {
+	for _, value := range h["Connection"] {
+		for name := range strings.SplitSeq(value, ",") {
+			if name = textproto.TrimString(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hopHeaders {
+		delete(h, name)
+	}
+}
+
+// noAgent keeps net/http from naming itself.
+var noAgent = []string{""}
+
+// send asks the upstream, with the context of a request, and answers with what it
+// says.
+func (r *courier) send(in *http.Request) {
+	out := in.WithContext(httptrace.WithClientTrace(in.Context(), &r.hooks))
+	r.outgoing(out)
+	defer r.leaveBody()
+	res, err := r.passage.RoundTrip(out)
+	r.mu.Lock()
+	r.answered = true
+	r.mu.Unlock()
+	if err != nil {
+		r.passage.failed(nil, nil, err)
+		return
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		dropHops(res.Header)
+	}
+	if err := r.passage.received(res); err != nil {
+		res.Body.Close()
+		r.passage.failed(nil, nil, err)
+		return
+	}
+	r.passBack(res)
+}
+
+// outgoing makes the request to the upstream of a copy of the visitor's, of which
+// it shares no map.
+func (r *courier) outgoing(out *http.Request) {
+	h := make(http.Header, len(out.Header)+8)
+	for name, values := range out.Header {
+		h[name] = values
+	}
+	trailers := hasToken(h["Te"], "trailers")
+	var upgrade []string
+	if upgrades(h) {
+		upgrade = h["Upgrade"] // prepare has looked at it
+	}
+	dropHops(h)
+	delete(h, "Forwarded")
+	if trailers {
+		h["Te"] = []string{"trailers"}
+	}
+	if upgrade != nil {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, upgrade
+	}
+	out.Header, out.Close = h, false
+	switch {
+	case out.ContentLength == 0:
+		out.Body = nil
+	case out.Body != nil:
+		out.Body = &visitorsBody{out.Body, r}
+	}
+	r.passage.address(out)
+	if _, named := h["User-Agent"]; !named {
+		h["User-Agent"] = noAgent
+	}
+}
+
+// interim passes an interim answer on, as long as the answer is not there.
+func (r *courier) interim(code int, header textproto.MIMEHeader) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.answered {
+		return nil
+	}
+	h := r.passage.out.Header()
+	move(h, http.Header(header))
+	r.passage.out.WriteHeader(code)
+	clear(h)
+	return nil
+}
+
+// move puts the values of one header behind those of another, which then may
+// share them.
+func move(to, from http.Header) {
+	for name, values := range from {
+		if have := to[name]; len(have) > 0 {
+			values = append(have[:len(have):len(have)], values...)
+		}
+		to[name] = values
+	}
+}
+
+// passBack passes the answer on to the visitor.
+func (r *courier) passBack(res *http.Response) {
+	h := r.passage.out.Header()
+	move(h, res.Header)
+	announced := len(res.Trailer)
+	if announced > 0 {
+		names := make([]string, 0, announced)
+		for name := range res.Trailer {
+			names = append(names, name)
+		}
+		h["Trailer"] = append(h["Trailer"], strings.Join(names, ", "))
+	}
+	r.passage.out.WriteHeader(res.StatusCode)
+	if err := r.copyBody(res); err != nil {
+		p := r.passage
+		p.door.log.LogAttrs(context.WithoutCancel(p.in.Context()), slog.LevelDebug, "answer broken off",
+			slog.String("request", p.req.ID), slog.String("route", p.req.Route), slog.Any("error", err))
+		res.Body.Close()
+		if r.passage.in.Context().Value(http.ServerContextKey) == nil {
+			return // nobody would catch it
+		}
+		panic(http.ErrAbortHandler) // a part is not to be taken for the whole
+	}
+	res.Body.Close() // now, which completes the trailer
+	if len(res.Trailer) > 0 {
+		r.passage.out.FlushError() // in chunks, without which there is no trailer
+	}
+	for name, values := range res.Trailer {
+		if len(res.Trailer) != announced {
+			name = http.TrailerPrefix + name
+		}
+		if len(values) > 0 {
+			h[name] = append(h[name], values...)
+		}
+	}
+}
+
+// copyBody copies the body of an answer. What may be a stream is flushed at once:
+// the headers as well, unless something follows that is there already.
+func (r *courier) copyBody(res *http.Response) error {
+	stream := res.ContentLength == -1 || isEventStream(res)
+	if stream && !ready(res.Body) {
+		r.passage.out.FlushError()
+	}
+	buf := r.passage.door.buffers.Get()
+	defer r.passage.door.buffers.Put(buf)
+	for {
+		n, err := res.Body.Read(buf)
+		if n > 0 {
+			wrote, failed := r.passage.out.Write(buf[:n])
+			if failed != nil {
+				return failed
+			}
+			if wrote < n {
+				return io.ErrShortWrite
+			}
+			if stream && err == nil {
+				r.passage.out.FlushError()
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// isEventStream reports whether an answer is one of server-sent events.
+func isEventStream(res *http.Response) bool {
+	media, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(media), "text/event-stream")
+}
+
+// ready reports whether a body has something to read without waiting, as far as
+// it can tell.
+func ready(body io.Reader) bool {
+	tells, ok := body.(interface{ Ready() bool })
+	return ok && tells.Ready()
+}
+
+// visitorsBody is the body of the request for as long as the request lasts. Its
+// owner, the server, closes it: transports do so when they cannot connect, and
+// the server would then wait for the rest.
+type visitorsBody struct {
+	io.Reader
+	courier *courier
+}
+
+var errLeft = errors.New("the request is over")
+
+// Read implements io.Reader.
+func (b *visitorsBody) Read(p []byte) (int, error) {
+	b.courier.mu.Lock()
+	done := b.courier.done
+	b.courier.mu.Unlock()
+	if done {
+		return 0, errLeft
+	}
+	return b.Reader.Read(p)
+}
+
+// Close implements io.Closer.
+func (b *visitorsBody) Close() error {
+	b.courier.leaveBody()
+	return nil
+}
+
+// leaveBody ends the reading of the visitor's body.
+func (r *courier) leaveBody() {
+	r.mu.Lock()
+	r.done = true
+	r.mu.Unlock()
+}

@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"net/textproto"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/doorward/doorward/internal/access"
+)
+
+// carried is what became of a request: what the upstream saw of it, and the
+// visitor of the answer.
+type carried struct {
+	Asked           string
+	AskedHeader     http.Header
+	Status          int
+	Header, Trailer http.Header
+	Body            string
+	Length          int64
+	Interim         []string
+	Broken          bool
+}
+
+// What httputil.ReverseProxy does with a request and its answer the door does as
+// well, but for what it adds to either by design.
+func TestForwardsAsReverseProxyDoes(t *testing.T) {
+	ours := []string{AssertionHeader, requestIDHeader, "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", hstsHeader, "Date"}
+	quiet := log.New(io.Discard, "", 0)
+	answers := map[string]http.HandlerFunc{
+		"counted": func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") },
+		"fields": func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			h["X-Many"] = []string{"a", "b", ""}
+			h["X-odd_name"] = []string{"c"}
+			h["Set-Cookie"] = []string{"a=1", "b=2"}
+			h["Content-Type"] = nil
+			io.WriteString(w, "hello")
+		},
+		"hop by hop": func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			h.Set("Connection", "X-Hop") // with close in it, net/http would hand X-Hop on
+			for _, name := range []string{"X-Hop", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Upgrade"} {
+				h.Set(name, "x")
+			}
+			io.WriteString(w, "hello")
+		},
+		"in pieces": func(w http.ResponseWriter, r *http.Request) {
+			for i := range 5 {
+				fmt.Fprintln(w, i, strings.Repeat("x", i*3000))
+				http.NewResponseController(w).Flush()
+			}
+		},
+		"large":   func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1<<20)) },
+		"nothing": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) },
+		"not modified": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Etag", `"x"`)
+			w.WriteHeader(304)
+		},
+		"announced trailer": func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Trailer"] = []string{"X-Sum", "X-Never"}
+			io.WriteString(w, "hello")
+			w.Header().Set("X-Sum", "5")
+		},
+		"unannounced trailer": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "hello")
+			http.NewResponseController(w).Flush()
+			w.Header().Set(http.TrailerPrefix+"X-Sum", "5")
+		},
+		"trailer and no body": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Trailer", "X-Sum")
+			w.WriteHeader(200)
+			http.NewResponseController(w).Flush()
+			w.Header().Set("X-Sum", "0")
+		},
+		"interim": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Link", "</a>")
+			w.WriteHeader(103)
+			w.Header().Set("Link", "</b>")
+			w.WriteHeader(103)
+			w.Header().Del("Link")
+			io.WriteString(w, "hello")
+		},
+		"cut off, counted": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "half")
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"cut off, in pieces": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "half")
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+	}
+	requests := map[string]func(*http.Request){
+		"GET":                    func(r *http.Request) {},
+		"HEAD":                   func(r *http.Request) { r.Method = "HEAD" },
+		"POST":                   func(r *http.Request) { withText(r, "POST", 5) },
+		"POST of unknown length": func(r *http.Request) { withText(r, "POST", -1) },
+		"DELETE with a body":     func(r *http.Request) { withText(r, "DELETE", 5) },
+		"empty POST":             func(r *http.Request) { r.Method = "POST" },
+		"fields": func(r *http.Request) {
+			r.Header["X-Many"] = []string{"a", "b", ""}
+			r.Header["Te"] = []string{"trailers, gzip"}
+			r.Header["Proxy-Authorization"] = []string{"x"}
+			r.Header["User-Agent"] = []string{""}
+			r.URL.RawQuery = "a=b&a=c"
+		},
+		"hop by hop": func(r *http.Request) {
+			r.Header["X-Hop"] = []string{"x"}
+			r.Header["Keep-Alive"] = []string{"x"}
+			r.Header["Connection"] = []string{"X-Hop, Keep-Alive"}
+		},
+	}
+	for name, answer := range answers {
+		t.Run(name, func(t *testing.T) {
+			var saw *carried
+			up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				saw.Asked = fmt.Sprintf("%s %s %s %d %v %q", r.Method, r.Host, r.RequestURI, r.ContentLength, r.TransferEncoding, body)
+				saw.AskedHeader = r.Header
+				answer(w, r)
+			})
+			target, err := url.Parse(up.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, h2 := range []bool{false, true} {
+				scheme, changes := "http", []change{withPolicy(allowAll)}
+				if h2 {
+					scheme, changes = "https", append(changes, overHTTP2)
+				}
+				w := newWorld(t, []access.Route{routeTo(scheme+"://app.example", up)}, changes...)
+				standard := &http.Transport{DisableCompression: true}
+				t.Cleanup(standard.CloseIdleConnections)
+				plain := httptest.NewUnstartedServer(&httputil.ReverseProxy{
+					Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: standard, ErrorLog: quiet})
+				plain.EnableHTTP2 = h2
+				plain.Config.ErrorLog = quiet
+				plain.TLS = w.server.TLS
+				if h2 {
+					plain.StartTLS()
+				} else {
+					plain.Start()
+				}
+				t.Cleanup(plain.Close)
+				bare := &world{t: t, server: plain, secure: h2, h2: h2}
+				for kind, edit := range requests {
+					if h2 && kind == "hop by hop" {
+						continue // no client may send that
+					}
+					var got [2]carried
+					// The standard client may lose a connection that the upstream closes.
+					for try := 0; try == 0 || try < 3 && !reflect.DeepEqual(got[0], got[1]); try++ {
+						for i, through := range []*world{w, bare} {
+							c := carried{}
+							saw = &c
+							standard.CloseIdleConnections()
+							carry(t, through, scheme, edit, &c)
+							for _, name := range ours {
+								delete(c.AskedHeader, name)
+								delete(c.Header, name)
+							}
+							got[i] = c
+						}
+					}
+					if !reflect.DeepEqual(got[0], got[1]) {
+						t.Errorf("%s, HTTP/2 %v:\nwe      %+v\nthey    %+v", kind, h2, cut(got[0]), cut(got[1]))
+					}
+				}
+			}
+		})
+	}
+}
+
+func withText(r *http.Request, method string, length int64) {
+	r.Method, r.Body, r.ContentLength = method, io.NopCloser(strings.NewReader("hello")), length
+}
+
+// cut shortens what would fill the screen.
+func cut(c carried) carried {
+	c.Body = c.Body[:min(len(c.Body), 100)]
+	return c
+}
+
+func carry(t *testing.T, w *world, scheme string, edit func(*http.Request), c *carried) {
+	t.Helper()
+	req, err := http.NewRequest("GET", scheme+"://app.example/a%2Cb", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit(req)
+	req = req.WithContext(httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			c.Interim = append(c.Interim, fmt.Sprint(code, h["Link"]))
+			return nil
+		}}))
+	res, err := w.transport().RoundTrip(req)
+	if err != nil {
+		c.Broken = true
+		return
+	}
+	body, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	c.Status, c.Header, c.Trailer, c.Body, c.Length, c.Broken = res.StatusCode, res.Header, res.Trailer, string(body), res.ContentLength, err != nil
+}
