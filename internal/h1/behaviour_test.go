@@ -124,6 +124,9 @@ func TestExpectContinue(t *testing.T) {
 					t.Fatalf("%v %v", res, err)
 				}
 				<-body.closed
+				if ours, ok := client.(*Client); ok && !c.body && ours.idle() > 0 {
+					t.Error("the upstream may wait for the body, and the connection was kept")
+				}
 				client.CloseIdleConnections()
 				if sent := <-got; (sent == "hello") != c.body && !c.theyDiff {
 					t.Errorf("%q was sent", sent)
@@ -273,6 +276,16 @@ func TestClosedIdleConnections(t *testing.T) {
 		up.closes <- struct{}{}
 		client.awaitLoud()
 	}
+}
+
+// idle counts the idle connections.
+func (c *Client) idle() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.pools {
+		n += len(p.idle)
+	}
+	return n
 }
 
 // awaitLoud waits until what the upstream has done to an idle connection is there.
@@ -580,6 +593,12 @@ func TestIdleConnections(t *testing.T) {
 		client.CloseIdleConnections()
 		synctest.Wait()
 		is("told to close", 7, 0)
+		var under sync.WaitGroup
+		under.Go(func() { ask(1) })
+		time.Sleep(time.Second / 2)
+		client.CloseIdleConnections()
+		under.Wait()
+		is("told to close while one is in use", 8, 0)
 	})
 }
 

@@ -209,9 +209,7 @@ func TestDoubtfulContentIsRefused(t *testing.T) {
 			if err == nil || !strings.HasPrefix(body, "ok") {
 				t.Errorf("%q %v", body, err)
 			}
-			client.mu.Lock()
-			defer client.mu.Unlock()
-			if len(client.pools["app.example"].idle) > 0 {
+			if client.idle() > 0 {
 				t.Error("the connection was kept")
 			}
 		})

@@ -40,7 +40,7 @@ func (c *Client) connect(ctx context.Context, p *pool, fresh bool) (*conn, error
 		if cn == nil {
 			break
 		}
-		if time.Since(cn.since) < c.IdleTimeout && cn.usable() {
+		if cn.usable() {
 			return cn, nil
 		}
 		cn.nc.Close()
