@@ -6,24 +6,21 @@ import (
 	"strings"
 )
 
-// token tells the characters of names (RFC 9110 §5.6.2), upper those that the
-// canonical form of a name would change.
+// What a byte may be part of.
 const (
-	tokenByte = 1 << iota
+	tokenByte = 1 << iota // a name or a method (RFC 9110 §5.6.2)
 	lowerByte
 	upperByte
-	valueByte // may stand in a value (RFC 9110 §5.5), blanks included
+	valueByte // a value (RFC 9110 §5.5), blanks included
 	hexByte
-	targetByte // may stand in a request target (RFC 3986), as far as bytes tell
+	targetByte // a request target: visible ASCII
 )
 
 // class says what each byte may be part of.
 var class = func() (table [256]uint8) {
 	for c := range table {
 		switch b := byte(c); {
-		case b == '\t', b >= 0x80:
-			table[c] = valueByte
-		case b == ' ':
+		case b == '\t', b == ' ', b >= 0x80:
 			table[c] = valueByte
 		case b > ' ' && b < 0x7f:
 			table[c] = valueByte | targetByte
