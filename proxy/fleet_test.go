@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +29,7 @@ type fleet struct {
 	rec      *recorder
 	visitors *pipes
 	client   *http.Transport
-	log      *lockedLog
+	log      *lockedBuffer
 }
 
 // fakeApp is one address of an upstream.
@@ -120,7 +119,7 @@ func inFleet(t *testing.T, n int, edit func(*access.Route), test func(*fleet)) {
 	t.Helper()
 	signer := newTestSigner(t)
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{t: t, rec: &recorder{signal: make(chan *access.Event, 100000)}, visitors: newPipes(), log: &lockedLog{}}
+		f := &fleet{t: t, rec: &recorder{signal: make(chan *access.Event, 100000)}, visitors: newPipes(), log: &lockedBuffer{}}
 		for i := range n {
 			a := &fakeApp{name: fmt.Sprintf("http://127.0.0.1:%d", 7001+i), pipes: newPipes()}
 			server := &http.Server{Handler: a, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
@@ -336,24 +335,10 @@ func (f *fleet) wantStates(want string) {
 	}
 }
 
-// lockedLog takes a log.
-type lockedLog struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedLog) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// count returns how many lines hold a text.
-func (b *lockedLog) count(text string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// logged returns how many lines of the log hold a text.
+func (f *fleet) logged(text string) int {
 	n := 0
-	for line := range strings.Lines(b.buf.String()) {
+	for line := range strings.Lines(f.log.String()) {
 		if strings.Contains(line, text) {
 			n++
 		}

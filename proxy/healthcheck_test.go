@@ -41,7 +41,7 @@ func TestHealthChecks(t *testing.T) {
 			t.Errorf("%+v", at)
 		}
 		time.Sleep(time.Hour)
-		if n := f.log.count("is down"); n != 1 {
+		if n := f.logged("is down"); n != 1 {
 			t.Errorf("the log says %d times that it is down", n)
 		}
 		sick.set(func(a *fakeApp) { a.sick = false })
@@ -52,7 +52,7 @@ func TestHealthChecks(t *testing.T) {
 		if at := f.door.Upstreams()[0].Targets[1]; !at.Warming {
 			t.Errorf("%+v", at)
 		}
-		if n := f.log.count("is used again"); n != 1 {
+		if n := f.logged("is used again"); n != 1 {
 			t.Errorf("the log says %d times that it is used again", n)
 		}
 	})
@@ -210,7 +210,7 @@ func TestAnUpstreamThatFailsIsLeftOut(t *testing.T) {
 						}
 					}
 				}
-				if a, b := f.log.count("left out"), f.log.count("used again"); a != 8 || b != 7 {
+				if a, b := f.logged("left out"), f.logged("used again"); a != 8 || b != 7 {
 					t.Errorf("the log says %d times that it is left out, %d times that it is used again", a, b)
 				}
 				f.apps[0].becomes(well)
@@ -274,7 +274,7 @@ func TestNeverMoreThanHalfAreLeftOut(t *testing.T) {
 			if got := strings.Count(f.states(), "failing"); got != n-want {
 				t.Errorf("of %d: %s", n, f.states())
 			}
-			if got := f.log.count("is used all the same"); got != n-want {
+			if got := f.logged("is used all the same"); got != n-want {
 				t.Errorf("the log says it %d times", got)
 			}
 			// They answer again, so they are well.
@@ -285,7 +285,7 @@ func TestNeverMoreThanHalfAreLeftOut(t *testing.T) {
 			if got := strings.Count(f.states(), "failing"); got != 0 {
 				t.Error(f.states())
 			}
-			if got := f.log.count("answers again"); got != n-want {
+			if got := f.logged("answers again"); got != n-want {
 				t.Errorf("the log says it %d times", got)
 			}
 		})
