@@ -148,7 +148,7 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) {
 // tryToken judges one attempt; it returns what is wrong with it, if anything.
 func (a *api) tryToken(name, given string, possible bool) (status int, wrong string) {
 	if err := (Deed{Actor: name, Why: "-"}).check(); err != nil {
-		return http.StatusBadRequest, err.Error()
+		return http.StatusBadRequest, "Write your name, on one line of at most 200 bytes."
 	}
 	if !possible {
 		return http.StatusForbidden, "Nobody can log in with a token here."

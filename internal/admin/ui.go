@@ -46,7 +46,7 @@ var pageFiles = func() map[string]*template.Template {
 	return files
 }()
 
-// page is one address of the pages. Each file that has some returns them from a
+// uiPage is one address of the pages. Each file that has some returns them from a
 // method of api; pages joins them.
 type uiPage struct {
 	// pattern is one of http.ServeMux, with its method: "GET /sessions".
@@ -199,7 +199,8 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	a.render(w, r, fault.Status, "fault", "That did not work", fault)
 }
 
-// perform does what a form asks for and leads on to a page that says so.
+// submit serves a form: it does what that asks for and leads on to a page that
+// says so.
 func (a *api) submit(name, done, next string, do func(*http.Request, Deed) (outcome, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.SetPathValue("id", r.PostForm.Get("id"))
