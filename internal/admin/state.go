@@ -30,6 +30,8 @@ type State struct {
 	Started time.Time
 	Config  string
 	Loaded  time.Time
+	// File is where the configuration is from.
+	File string
 	// Failed is when a newer configuration was refused, zero if the latest is in
 	// force, and Failure says why.
 	Failed  time.Time

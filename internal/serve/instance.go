@@ -20,7 +20,7 @@ type adminInstance struct {
 func (a adminInstance) State() admin.State {
 	now := a.current.Load()
 	s := admin.State{
-		Started: a.started, Config: now.cfg.Version, Loaded: now.at, InFlight: a.door.InFlight(),
+		Started: a.started, Config: now.cfg.Version, Loaded: now.at, File: now.cfg.Path, InFlight: a.door.InFlight(),
 		Store: storeName(now.cfg), Certificates: a.shownCertificates(),
 		Audit: a.records.state(),
 	}
