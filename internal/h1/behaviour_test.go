@@ -138,6 +138,77 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
+// An upstream that takes its time with a head does not get the body in the middle
+// of it: whoever writes the body could say there what only Doorward may say.
+func TestBodyStaysBehindASlowHead(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"it reads in the end": 0, "it has a limit": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				here, there := net.Pipe()
+				defer there.Close()
+				client := New(Options{ResponseHeaderTimeout: wait, ExpectContinueTimeout: time.Second,
+					Dial: func(context.Context, string, string) (net.Conn, error) {
+						return &oneWriter{here, make(chan struct{}, 1)}, nil
+					}})
+				defer client.CloseIdleConnections()
+				sent := make(chan string)
+				go func() {
+					first := make([]byte, 20)
+					n, _ := io.ReadFull(there, first)
+					time.Sleep(10 * time.Second) // the rest of the head waits
+					req, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader(string(first[:n])), there)))
+					if err != nil {
+						there.Close()
+						sent <- err.Error()
+						return
+					}
+					body, _ := io.ReadAll(req.Body)
+					io.WriteString(there, empty)
+					sent <- req.Header.Get("Doorward-Assertion") + " " + string(body)
+				}()
+				const evil = "\r\nDoorward-Assertion: forged\r\n\r\n"
+				body := &told{Reader: strings.NewReader(evil), closed: make(chan struct{})}
+				req := request(t, "POST", body)
+				req.ContentLength = int64(len(evil))
+				req.Header = http.Header{"Expect": {"100-continue"}, "Doorward-Assertion": {"genuine"}}
+				_, _, err := roundTrip(client, req)
+				if got := <-sent; err != nil || got != "genuine "+evil {
+					t.Errorf("%q %v", got, err)
+				}
+				<-body.closed
+			})
+		})
+	}
+}
+
+// oneWriter lets one write after the other, as the kernel does; net.Pipe does it
+// with a lock that synctest cannot see.
+type oneWriter struct {
+	net.Conn
+	turn chan struct{}
+}
+
+func (c *oneWriter) Write(b []byte) (int, error) {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	return c.Conn.Write(b)
+}
+
+// Nor does a head that cannot be sent leave the body open.
+func TestBodyBehindAHeadThatIsNotSent(t *testing.T) {
+	here, there := net.Pipe()
+	there.Close()
+	client := New(Options{Dial: func(context.Context, string, string) (net.Conn, error) { return here, nil }})
+	body := &told{Reader: strings.NewReader("hello"), closed: make(chan struct{})}
+	req := request(t, "POST", body)
+	req.ContentLength = 5
+	req.Header.Set("Expect", "100-continue")
+	if _, _, err := roundTrip(client, req); err == nil {
+		t.Error("was answered by nobody")
+	}
+	<-body.closed
+}
+
 // told is a body that tells when it is closed.
 type told struct {
 	io.Reader

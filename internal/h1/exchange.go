@@ -37,29 +37,35 @@ func (c *conn) exchange(req *http.Request, o *outgoing) (*http.Response, error) 
 	return res, nil
 }
 
-// send sends the head, or has it sent with the body.
+// send sends the head, or has it sent with the body. A body that is held back
+// waits for the whole head, however long the upstream takes to read it: what gets
+// into the middle of a head is a part of it.
 func (c *conn) send(o *outgoing) error {
 	now := time.Now()
 	opts := &c.pool.client.Options
 	c.limit = time.Time{}
-	switch {
-	case o.body == nil:
-		if opts.ResponseHeaderTimeout > 0 {
-			c.limit = now.Add(opts.ResponseHeaderTimeout)
-		}
-	case o.expects:
-		c.held = newUpload(c, nil, o)
-		c.limit = now.Add(opts.ExpectContinueTimeout)
-	default:
+	if o.body != nil && !o.expects {
 		c.up = newUpload(c, o.head, o)
 		c.nc.SetWriteDeadline(time.Time{}) // the upload waits without one
 		go c.up.run()
 		return c.nc.SetReadDeadline(now.Add(patience))
 	}
-	if err := c.nc.SetDeadline(c.limit); err != nil {
+	if opts.ResponseHeaderTimeout > 0 {
+		c.limit = now.Add(opts.ResponseHeaderTimeout)
+	}
+	err := c.nc.SetDeadline(c.limit)
+	if err == nil {
+		err = c.write(o.head)
+	}
+	if !o.expects {
 		return err
 	}
-	return c.write(o.head)
+	c.held = newUpload(c, nil, o) // done closes its body
+	if err == nil {
+		c.limit = time.Now().Add(opts.ExpectContinueTimeout)
+		err = c.nc.SetDeadline(c.limit)
+	}
+	return err
 }
 
 // answer reads the head of the answer, and the interim ones before it.
