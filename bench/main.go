@@ -40,7 +40,7 @@ func main() {
 }
 
 // cases are what can be measured, in the order of the tables.
-var cases = []benchCase{http1, tlsHTTP1, tlsHTTP2, bodies, idle, logins, growth, memory}
+var cases = []benchCase{http1, tlsHTTP1, tlsHTTP2, bodies, idle, logins, growth, memory, study}
 
 // benchCase is one table.
 type benchCase struct {
@@ -144,6 +144,8 @@ func play(ctx context.Context, args []string) error {
 		return serveReverseProxy(ctx, args[1], args[2], args[3], args[4])
 	case len(args) == 3 && args[0] == "profiled":
 		return serveProfiled(ctx, args[1], args[2])
+	case len(args) == 4 && args[0] == "study":
+		return serveStudied(ctx, args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "sessions":
 		return holdSessions(ctx, args[1])
 	}
