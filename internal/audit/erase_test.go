@@ -131,6 +131,26 @@ func TestExportHasEverythingAboutOnePerson(t *testing.T) {
 	}
 }
 
+// Who has ended somebody's session has left their name on the end of it, and is not
+// who the session was of: neither is told what that one did, nor has it erased.
+func TestWhoEndsASessionIsNotWhoseItWas(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	recordAll(t, fileAt(path),
+		by("mallory", 1), by("mallory", 2),
+		&access.Event{Kind: access.EventSession, Reason: access.SessionEnded, Actor: "corp:mallory", Session: "s-mallory", Note: "revoked by corp:dave"},
+		&access.Event{Kind: access.EventAdmin, Reason: access.Allowed, Actor: "corp:dave", Session: "s-mallory", Why: "asked by corp:alice", Note: "session revoked"},
+		by("dave", 3), by("alice", 4))
+	for user, want := range map[string]int{"corp:dave": 3, "corp:alice": 2, "corp:mallory": 4} {
+		if lines := export(t, user, path); len(lines) != want {
+			t.Errorf("%s: %d records, not %d:\n%s", user, len(lines), want, strings.Join(lines, "\n"))
+		}
+	}
+	erase(t, "corp:dave", EraseOptions{Live: []string{path}}, path)
+	if lines := export(t, "corp:mallory", path); len(lines) != 2 {
+		t.Errorf("%d requests of somebody else are left, not 2", len(lines))
+	}
+}
+
 // What is erased is gone from every file, and the chain, its signatures and an
 // earlier head are as good as before.
 func TestErasingLeavesTheChainWhole(t *testing.T) {

@@ -41,7 +41,7 @@ func (p *Person) Learn(files *Files) error {
 			if err := unread(batch.File, line); err != nil {
 				return err
 			}
-			if e := eventIn(line.Text); e != nil && p.named(e) {
+			if e := eventIn(line.Text); e != nil && p.did(e) {
 				p.learn(e)
 			}
 		}
@@ -89,23 +89,34 @@ func eventIn(line []byte) *access.Event {
 	return e
 }
 
+// did reports whether an event is of the person: its session and its request are
+// theirs. Those of an administrator's action, and of an event whose words mention
+// somebody, may be anybody's: the session that he has ended is not his own.
+func (p *Person) did(e *access.Event) bool {
+	return p.called(e, func(subject, user string) bool {
+		return e.Request != nil && e.Request.Identity.Provider == p.provider && e.Request.Identity.Subject == subject ||
+			e.Kind != access.EventAdmin && e.Actor == user
+	})
+}
+
 // named reports whether an event names the person.
 func (p *Person) named(e *access.Event) bool {
-	subject, user := p.subject, p.user
-	for range 2 {
-		if e.Request != nil && e.Request.Identity.Provider == p.provider && e.Request.Identity.Subject == subject {
-			return true
-		}
-		if e.Actor == user || mentions(e.Note, user) || mentions(e.Why, user) {
-			return true
-		}
-		if p.pseudonyms == nil {
-			break
-		}
-		subject = p.pseudonyms.subject(p.provider, p.subject, e.Time)
-		user = p.provider + ":" + subject
+	return p.did(e) || p.called(e, func(_, user string) bool {
+		return e.Actor == user || mentions(e.Note, user) || mentions(e.Why, user)
+	})
+}
+
+// called asks about the person by their name, and by the pseudonym that they had at
+// the time of an event.
+func (p *Person) called(e *access.Event, is func(subject, user string) bool) bool {
+	if is(p.subject, p.user) {
+		return true
 	}
-	return false
+	if p.pseudonyms == nil {
+		return false
+	}
+	subject := p.pseudonyms.subject(p.provider, p.subject, e.Time)
+	return is(subject, p.provider+":"+subject)
 }
 
 // mentions reports whether a text has a word.
