@@ -117,6 +117,21 @@ type nowhere struct{}
 func (nowhere) Record(*access.Event) {}
 func (nowhere) Err() error           { return nil }
 
+// missing stands for a log that should be here and cannot be opened: what has to
+// be recorded does not happen then.
+type missing struct{ log *slog.Logger }
+
+var errMissing = errors.New("the audit log cannot be opened again")
+
+// Record implements trail.
+func (m missing) Record(e *access.Event) {
+	line := audit.Encode(e, m.log)
+	m.log.Error("an audit event is lost", "error", errMissing, "event", string(line[:min(len(line), 4096)]))
+}
+
+// Err implements trail.
+func (missing) Err() error { return errMissing }
+
 // recordService is the name of a Keeper (net/rpc).
 const recordService = "audit"
 

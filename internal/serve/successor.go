@@ -144,7 +144,7 @@ func (s *successor) kill(why error) error {
 // takeBack opens again what was closed for the other one. Until that succeeds,
 // requests wait, or for as long as the run lasts.
 func (r *running) takeBack(ctx context.Context) {
-	var at trail = nowhere{}
+	var at trail = missing{r.log}
 	r.retry(ctx, "the audit log", func() error {
 		log, err := r.openAudit()
 		if err == nil {
