@@ -23,8 +23,8 @@ const maxRespondBytes = 64 << 10
 var (
 	errAnsweredHere = errors.New("Doorward answers this request itself; front ends have to send it to Doorward")
 	redirectCodes   = []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
-	// speakingCodes are answers that only whoever asks for credentials gives.
-	speakingCodes = []int{http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusUpgradeRequired}
+	// askingCodes are answers that only whoever asks for credentials gives.
+	askingCodes = []int{http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusUpgradeRequired}
 )
 
 // compileAnswers reads what a route answers instead of asking an upstream.
@@ -46,7 +46,10 @@ func (e *Entry) compileAnswers(f access.Faults) {
 
 // lead is where a redirect leads: an address without a slash at its end if more is
 // appended to it. Without an origin it is on the host that was asked.
-type lead struct{ origin, rest string }
+type lead struct {
+	origin, rest string
+	behind       int // how much of the decoded path is that of from
+}
 
 func compileRedirect(r *access.Route, f access.Faults) lead {
 	c := &r.Redirect
@@ -70,7 +73,8 @@ func compileRedirect(r *access.Route, f access.Faults) lead {
 	}
 	to.rest = cmp.Or(u.EscapedPath(), "/")
 	if c.KeepPath {
-		to.rest = strings.TrimSuffix(to.rest, "/")
+		_, _, prefix, _ := parseFrom(r.From)
+		to.behind, to.rest = len(prefix), strings.TrimSuffix(to.rest, "/")
 		if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 			at.Add("take out what follows the path, or keep_path", "the rest of the path cannot be put behind a query")
 		}
@@ -118,7 +122,7 @@ func checkRespond(c *access.Respond, f access.Faults) {
 		f.At("status").Add("use redirect", "%d is a redirect or means nothing without a request for it", c.Status)
 	case c.Status < 200 || c.Status > 599:
 		f.At("status").Add("write 200, or 503 for what is closed", "%d is no status of an answer", c.Status)
-	case slices.Contains(speakingCodes, c.Status):
+	case slices.Contains(askingCodes, c.Status):
 		f.At("status").Add("write 403, or let policy refuse", "%d asks for something that no visitor could bring", c.Status)
 	case bare && c.Body != "":
 		f.At("body").Add("take it out", "an answer with status %d has none", c.Status)
@@ -156,8 +160,7 @@ func (p *passage) redirect() error {
 	c, to := &p.entry.Route.Redirect, p.entry.shape.leads
 	target := cmp.Or(to.origin, p.req.Origin()) + to.rest
 	if c.KeepPath {
-		_, _, prefix, _ := parseFrom(p.entry.Route.From)
-		rest, err := behind(p.path, len(prefix))
+		rest, err := behind(p.path, to.behind)
 		if err != nil {
 			return err
 		}

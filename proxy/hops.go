@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"iter"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -81,7 +82,7 @@ func clientAddr(peer netip.Addr, lines []string, trusts func(netip.Addr) bool) n
 
 // elements yields the elements of a list header from the right, over all its
 // lines. comma returns where the last one of a line begins behind, or -1.
-func elements(lines []string, comma func(string) int) func(yield func(string) bool) {
+func elements(lines []string, comma func(string) int) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, line := range slices.Backward(lines) {
 			for end := 0; end >= 0; {
