@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -30,7 +33,30 @@ func (g *generation) bodyLimit(route *access.Route) int64 {
 func (p *passage) limitBody() error {
 	p.body.limit = p.gen.bodyLimit(p.entry.Route)
 	if p.body.limit > 0 && p.in.ContentLength > p.body.limit {
+		p.takeRest()
 		return access.Because(access.BodyTooLarge, errBodyTooLarge)
 	}
 	return nil
+}
+
+const (
+	// restBytes is how much of a body that is refused is taken, as net/http does.
+	restBytes = 256 << 10
+	// restPatience is how long a visitor may take to send it.
+	restPatience = time.Second
+)
+
+// takeRest takes what is left of a small body before it is refused: whoever still
+// sends when the connection is closed may never read the answer. net/http does so by
+// itself where the connection stays open; nginx has it closed. Nobody is waited for
+// who has asked whether to send at all.
+func (p *passage) takeRest() {
+	if p.in.ProtoMajor != 1 || !p.in.Close || len(p.in.Header["Expect"]) > 0 {
+		return
+	}
+	conn := http.NewResponseController(p.out)
+	if conn.SetReadDeadline(time.Now().Add(restPatience)) == nil {
+		io.CopyN(io.Discard, p.in.Body, restBytes)
+		conn.SetReadDeadline(time.Time{})
+	}
 }

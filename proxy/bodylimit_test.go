@@ -84,6 +84,13 @@ func TestDeclaredBodiesThatAreTooLarge(t *testing.T) {
 			t.Errorf("%s, %d bytes: the application got %s", c.host, c.size, body)
 		}
 	}
+	// Nobody waits for who does not send, and does not wait for leave to.
+	if res, _ := w.raw("POST / HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\nContent-Length: 11\r\n\r\n"); res.StatusCode != 413 {
+		t.Errorf("not sending: %s", res.Status)
+	}
+	if res, _ := w.raw("POST / HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n"); res.StatusCode != 413 {
+		t.Errorf("expecting 100, closing: %s", res.Status)
+	}
 	// Who waits for leave to send gets none.
 	if res, _ := w.raw("POST / HTTP/1.1\r\nHost: app.example\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n"); res.StatusCode != 413 {
 		t.Errorf("expecting 100: %s", res.Status)
