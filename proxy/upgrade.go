@@ -88,12 +88,17 @@ func (p *passage) switchWith(ctx context.Context, res *http.Response) (carry fun
 	head := bytes.NewBufferString("HTTP/1.1 101 Switching Protocols\r\n")
 	h.Write(head)
 	head.WriteString("\r\n")
-	if _, err := conn.Write(head.Bytes()); err != nil {
+	// Whoever ends the connection from here on ends a WebSocket, and waits until the
+	// visitor knows that it is one.
+	s := newSocket(conn, early, p.out)
+	s.writing.Lock()
+	p.stream.becomes("WebSocket", s)
+	_, err = conn.Write(head.Bytes())
+	s.writing.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	res.Body = http.NoBody // the courier would close it
-	s := newSocket(conn, early, p.out)
-	p.stream.becomes("WebSocket", s)
 	return func() { s.carry(ctx, upstream) }, nil
 }
 
