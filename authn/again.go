@@ -18,8 +18,8 @@ import (
 func (a *Authenticator) IdentifyAgain(r *http.Request, req *access.Request, used bool) error {
 	was := req.Session.ID
 	req.Session = access.Session{}
-	if scheme := tokenScheme(r.Header["Authorization"]); scheme != "" && a.tokens.accepted() {
-		req.Credential.Scheme = scheme
+	if a.ReadsToken(r) {
+		req.Credential.Scheme = tokenScheme(r.Header["Authorization"])
 		token, err := a.tokens.read(r)
 		if err != nil {
 			req.Credential.Problem = access.ReasonOf(err)

@@ -29,8 +29,8 @@ import (
 // cure. An error means that the question could not be answered, such as
 // StoreUnavailable; it is an *access.Error.
 func (a *Authenticator) Identify(r *http.Request, req *access.Request) error {
-	if scheme := tokenScheme(r.Header["Authorization"]); scheme != "" && a.tokens.accepted() {
-		req.Credential.Scheme = scheme
+	if a.ReadsToken(r) {
+		req.Credential.Scheme = tokenScheme(r.Header["Authorization"])
 		token, err := a.tokens.identify(r, req)
 		if err != nil {
 			req.Credential.Problem = access.ReasonOf(err)
@@ -48,6 +48,12 @@ func (a *Authenticator) Identify(r *http.Request, req *access.Request) error {
 		return err
 	}
 	return a.identifyWorkload(r, req)
+}
+
+// ReadsToken reports whether a request has a token that decides who asks, and not
+// one that is for the application.
+func (a *Authenticator) ReadsToken(r *http.Request) bool {
+	return tokenScheme(r.Header["Authorization"]) != "" && a.tokens.accepted()
 }
 
 // The schemes by which access tokens are sent (RFC 6750 §2.1, RFC 9449 §7.1).

@@ -94,6 +94,20 @@ func TestAccessTokenOfAMachine(t *testing.T) {
 	}
 }
 
+// A header that is for the application is none of ours, whatever is in it.
+func TestWhichTokensAreRead(t *testing.T) {
+	for authorization, want := range map[string]bool{"": false, "Basic YTpi": false, "Bearer x": true, "dpop x": true} {
+		r := httptest.NewRequest(http.MethodGet, app+"/", nil)
+		r.Header.Set("Authorization", authorization)
+		if world(t, withTokens).auth.ReadsToken(r) != want {
+			t.Errorf("%q is read: %v", authorization, !want)
+		}
+		if world(t, nil).auth.ReadsToken(r) {
+			t.Errorf("%q is read, though no provider sends tokens", authorization)
+		}
+	}
+}
+
 func TestAccessTokenOfAPerson(t *testing.T) {
 	s := world(t, withTokens)
 	person := func(header, claims map[string]any) {

@@ -341,6 +341,28 @@ func TestStrangersAreLimitedByNetwork(t *testing.T) {
 	}
 }
 
+// readsBearer reads tokens of one scheme only.
+type readsBearer struct{ *counting }
+
+func (readsBearer) ReadsToken(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ")
+}
+
+// Somebody else has used up what strangers of a network have. Who has a session goes
+// on, also where the application has credentials of its own; what would be verified
+// here does not.
+func TestCredentialsOfAnApplicationMakeNoStranger(t *testing.T) {
+	w := newWorld(t, []access.Route{routeTo("http://app.example", newEcho(t))}, func(w *world) { w.snapshot.Identify = readsBearer{&counting{}} },
+		withLimits(Limits{Strangers: Strangers{Rate: perHour(t, "1/h"), Burst: 1}}))
+	if res, _ := w.ask("GET", "http://app.example/", "Authorization", "Bearer bad"); res.StatusCode == 429 {
+		t.Fatal(res.Status)
+	}
+	w.rec.event(t)
+	w.passes(w.ask("GET", "http://app.example/", as("alice", "Authorization", "Basic YTpi")...))
+	res, body := w.ask("GET", "http://app.example/", as("alice", "Authorization", "Bearer bad")...)
+	w.refusedBy(access.StrangersTooFast, access.Deny, res, body)
+}
+
 // While the store is down nobody is known. That makes nobody a stranger.
 func TestAnOutageMakesNoStrangers(t *testing.T) {
 	w := newWorld(t, []access.Route{routeTo("http://app.example", newEcho(t))}, withLimits(Limits{Strangers: Strangers{Rate: perHour(t, "1/h"), Burst: 1}}),
