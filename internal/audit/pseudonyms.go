@@ -138,7 +138,11 @@ func (p *Pseudonyms) request(was *access.Request, at time.Time) *access.Request 
 	return &req
 }
 
-// decision leaves out the values that conditions were compared with.
+// naming are the conditions of rules that may name people.
+var naming = []string{"users", "when", "unless"}
+
+// decision leaves out the values that conditions were compared with, and whom a
+// rule names.
 func (p *Pseudonyms) decision(was *access.Decision) *access.Decision {
 	if was == nil {
 		return nil
@@ -153,6 +157,9 @@ func (p *Pseudonyms) decision(was *access.Decision) *access.Decision {
 		nearest.Missing = slices.Clone(nearest.Missing)
 		for i := range nearest.Missing {
 			nearest.Missing[i].Got = ""
+			if slices.Contains(naming, nearest.Missing[i].Condition) {
+				nearest.Missing[i].Want = ""
+			}
 		}
 		dec.Nearest = &nearest
 	}

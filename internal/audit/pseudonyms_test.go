@@ -15,7 +15,8 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 // personal are the values of an event that tell who somebody is.
-var personal = []string{"alice", "Adams", "alice@corp.example", "198.51.100.77", "laptop-7", "alice's laptop", "0a1b2c", "CN=alice", "dept-secret", "secret-query", "the visitor said", "got-value"}
+var personal = []string{"alice", "Adams", "alice@corp.example", "198.51.100.77", "laptop-7", "alice's laptop", "0a1b2c", "CN=alice", "dept-secret", "secret-query", "the visitor said", "got-value",
+	"corp:carol", "dan@corp.example"}
 
 func tellingEvent() *access.Event {
 	e := by("alice", 1)
@@ -27,7 +28,8 @@ func tellingEvent() *access.Event {
 	e.Request.Device = access.Device{ID: "laptop-7", Owner: "alice", Name: "alice's laptop", Reasons: []string{"the visitor said"},
 		Certificate: access.Certificate{Serial: "0a1b2c", Subject: "CN=alice", SANs: []string{"alice@corp.example"}, Fingerprint: "0a1b2c"}}
 	e.Decision = &access.Decision{Outcome: access.Deny, Reason: access.NotAllowed, Needs: []access.Need{{Reason: access.DeviceOSTooOld, Got: "got-value", Details: []string{"the visitor said"}}},
-		Nearest: &access.NearMiss{Rule: "allow/x", Missing: []access.Miss{{Condition: "groups", Got: "got-value"}}}}
+		Nearest: &access.NearMiss{Rule: "allow/x", Missing: []access.Miss{{Condition: "groups", Want: "eng", Got: "got-value"},
+			{Condition: "users", Want: "corp:carol"}, {Condition: "when", Want: "identity.email == 'dan@corp.example'"}}}}
 	e.Actor, e.Note, e.Why = "corp:alice", "", ""
 	return e
 }
