@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -41,22 +40,23 @@ func encode(e *access.Event) ([]byte, error) {
 }
 
 func marshal(e *access.Event) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // "&" in a query should be found by grep
-	if err := enc.Encode(e); err != nil {
-		return nil, err
+	enc := newEncoder()
+	defer enc.free()
+	enc.event(e)
+	enc.to = append(enc.to, '\n')
+	if enc.err != nil {
+		return nil, enc.err
 	}
-	if b.Len() > MaxLine-linkRoom {
-		return nil, fmt.Errorf("%d bytes are more than a line may have", b.Len())
+	if len(enc.to) > MaxLine-linkRoom {
+		return nil, fmt.Errorf("%d bytes are more than a line may have", len(enc.to))
 	}
-	line := access.HideTokensIn(b.Bytes())
-	if !e.Incomplete && !bytes.Equal(line, b.Bytes()) {
+	line := access.HideTokensIn(enc.to)
+	if !e.Incomplete && !bytes.Equal(line, enc.to) {
 		marked := *e
 		marked.Incomplete = true
 		return marshal(&marked)
 	}
-	return line, nil
+	return bytes.Clone(line), nil
 }
 
 func clip(s string) string { return s[:min(len(s), 200)] }
