@@ -17,6 +17,7 @@ type cache struct {
 	seed    maphash.Seed
 	tickets [shardCount]shard[[sha256.Size]byte, *ticket]
 	logins  [shardCount]shard[string, *login]
+	names   names
 }
 
 const shardCount = 64

@@ -146,6 +146,7 @@ func (m *Manager) find(ctx context.Context, hash [32]byte, secret string) (*tick
 		if err != nil {
 			return nil, nil, nil, err
 		}
+		m.cache.names.share(&read.Origin)
 		t = read
 	}
 	l, s, err := m.resolve(ctx, t.Login)
@@ -202,6 +203,7 @@ func (m *Manager) resolve(ctx context.Context, id string) (*login, *snapshot, er
 	case err != nil:
 		return nil, nil, storeError(err)
 	}
+	m.cache.names.compact(rec)
 	l = shard.add(id, &login{id: id}, count)
 	return l, l.install(newSnapshot(rec, version)), nil
 }
@@ -228,6 +230,7 @@ func (m *Manager) update(ctx context.Context, id string, change func(*loginRecor
 		if err != nil {
 			return nil, err
 		}
+		m.cache.names.compact(rec)
 		s := newSnapshot(rec, version)
 		if l, _ := m.cache.loginShard(id).get(id); l != nil {
 			l.install(s)

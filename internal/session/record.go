@@ -49,8 +49,8 @@ type loginRecord struct {
 	Used time.Time `json:"used"`
 	// Tokens are the provider's tokens, sealed with the data key.
 	Tokens []byte `json:"tokens,omitempty"`
-	// Issued and Due are when the access token was issued and when it ends; Due
-	// is zero if the identity is not refreshed.
+	// Issued and Due are when the access token was issued and when it ends; both
+	// are zero if the identity is not refreshed.
 	Issued time.Time `json:"issued,omitzero"`
 	Due    time.Time `json:"due,omitzero"`
 	// Renewal counts changes of the tokens. A refresh that comes back to another
@@ -140,8 +140,8 @@ func (r *loginRecord) setTokens(dataKey []byte, id string, fresh Tokens, before 
 		return err
 	}
 	r.Issued, r.Due = now, fresh.Expires
-	if t.Refresh == "" {
-		r.Due = time.Time{}
+	if t.Refresh == "" || r.Due.IsZero() {
+		r.Issued, r.Due = time.Time{}, time.Time{}
 	}
 	r.Renewal++
 	r.Lease = time.Time{}

@@ -251,7 +251,7 @@ func FuzzDigest(f *testing.F) {
 }
 
 func BenchmarkLoadWarm(b *testing.B) {
-	for _, users := range []int{1, 1000} {
+	for _, users := range []int{1, 1000, 10_000} {
 		b.Run(fmt.Sprint("sessions=", users), func(b *testing.B) {
 			s := store.NewMemory(nil)
 			defer s.Close()
