@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"strconv"
@@ -38,8 +39,10 @@ const (
 	keyPeriod = 24 * time.Hour
 	// keyRetry is the pause after the store could not be asked for keys.
 	keyRetry = time.Minute
-	// assertionCache is how many assertions are kept for reuse.
-	assertionCache = 16 << 10
+	// assertionCache is how many assertions are kept for reuse: as many as there
+	// are sessions in memory (a kilobyte and a half each), since one that is signed
+	// anew costs as much as all else that is done for a request.
+	assertionCache = 64 << 10
 )
 
 // SignerOptions are what a Signer is made of. Store and Key are required.
@@ -63,7 +66,8 @@ type Signer struct {
 	mu      sync.Mutex // guards loading
 	retryAt time.Time
 
-	cache *lru.Cache[assertionKey, *signed]
+	seed  maphash.Seed
+	cache *lru.Cache[uint64, *signed] // by the hash of an assertionKey
 }
 
 // keyring holds the keys of three periods: the last, the current, the next.
@@ -99,14 +103,14 @@ func NewSigner(ctx context.Context, opts SignerOptions) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Signer{store: opts.Store, now: opts.Now}
+	s := &Signer{store: opts.Store, now: opts.Now, seed: maphash.MakeSeed()}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	if s.seal, err = cipher.NewGCMWithRandomNonce(block); err != nil {
 		return nil, err
 	}
-	if s.cache, err = lru.New[assertionKey, *signed](assertionCache); err != nil {
+	if s.cache, err = lru.New[uint64, *signed](assertionCache); err != nil {
 		return nil, err
 	}
 	_, err = s.keys(ctx, s.now())
@@ -282,11 +286,13 @@ func (c *claims) same(o *claims) bool {
 		c.AuthTime == o.AuthTime && c.ClientID == o.ClientID && c.Scope == o.Scope && c.Device == o.Device
 }
 
-// assertionKey finds an assertion again. Whether it may be used is decided by
-// comparing everything it says, so that no input can be missing from the key.
+// assertionKey finds an assertion again, by its hash: two that share one take
+// turns. Whether it may be used is decided by comparing the key and everything
+// that the assertion says, so that no input can be missing.
 type assertionKey struct{ form, session, audience, route, subject, device string }
 
 type signed struct {
+	key     assertionKey
 	claims  claims
 	session time.Time // the end of the session or access token it was made for
 	token   string
@@ -310,8 +316,8 @@ func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Re
 	if end.IsZero() {
 		end = req.Credential.Expires
 	}
-	now := req.Time.Unix()
-	if have, ok := s.cache.Get(key); ok && have.fresh(now) && have.session.Equal(end) && have.claims.same(&c) {
+	now, hash := req.Time.Unix(), maphash.Comparable(s.seed, key)
+	if have, ok := s.cache.Get(hash); ok && have.fresh(now) && have.session.Equal(end) && have.key == key && have.claims.same(&c) {
 		return have.token, nil
 	}
 	c.IssuedAt, c.Expires = now, now+int64(assertionLifetime/time.Second)
@@ -323,7 +329,7 @@ func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Re
 		return "", err
 	}
 	c.Groups, c.AMR = slices.Clone(c.Groups), slices.Clone(c.AMR) // the cache keeps them
-	s.cache.Add(key, &signed{c, end, token})
+	s.cache.Add(hash, &signed{key, c, end, token})
 	return token, nil
 }
 

@@ -166,7 +166,7 @@ type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-func signerAt(t *testing.T, c *clock, s store.Store, key byte) *Signer {
+func signerAt(t testing.TB, c *clock, s store.Store, key byte) *Signer {
 	t.Helper()
 	signer, err := NewSigner(t.Context(), SignerOptions{Store: s, Key: slices.Repeat([]byte{key}, 32), Now: c.Now})
 	if err != nil {
@@ -224,6 +224,35 @@ func TestAssertionsAreReusedForHalfTheirLife(t *testing.T) {
 	}
 	if sign(same, "eng", "finance") == base || sign(same) == base {
 		t.Error("other groups get the same assertion")
+	}
+}
+
+// Assertions are found by a hash. Where two share one, neither gets the other's,
+// though everything it says were the same.
+func TestAssertionsWithTheSameHash(t *testing.T) {
+	c := &clock{epoch}
+	s := signerAt(t, c, store.NewMemory(c.Now), 1)
+	assert := func(session string) string {
+		req := request(c)
+		req.Session.ID = session
+		token, err := s.assert(t.Context(), "", "https://auth.example", req, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	first, second := assert("s1"), assert("s2")
+	if hashes := s.cache.Keys(); len(hashes) != 2 { // the older one comes first
+		t.Fatalf("%d assertions of two sessions", len(hashes))
+	} else {
+		of, _ := s.cache.Peek(hashes[0])
+		s.cache.Add(hashes[1], of)
+	}
+	if token := assert("s2"); token == first || token == second {
+		t.Error("a session got the assertion of another")
+	}
+	if assert("s1") != first {
+		t.Error("signed again without need")
 	}
 }
 
