@@ -14,7 +14,7 @@ const (
 	// spareHeap is how much may be allocated beyond what is in use before it is
 	// collected, where Go's own rule (as much again) allows less: a door holds a
 	// few megabytes, allocates hundreds each second, and would collect all the time.
-	spareHeap = 64 << 20
+	spareHeap = 128 << 20
 	// mostPercent is the most that this may be, in percent of what is in use.
 	mostPercent = 400
 	// quietBytes is how little is allocated in a second in which nothing much
