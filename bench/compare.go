@@ -77,8 +77,7 @@ func (b *bench) compare(list []participant, generate generator) ([]measured, err
 		if err := s.load.check(b.ctx); err != nil {
 			return nil, fmt.Errorf("%s: %w\n%s", p.name, err, s.process.out.String())
 		}
-		// Caches, connections and the heap come to what they are under load.
-		if _, err := b.once(s, generate, b.length.round/2); err != nil {
+		if err := b.warm(s, generate); err != nil {
 			return nil, fmt.Errorf("%s: %w\n%s", p.name, err, s.process.out.String())
 		}
 	}
@@ -98,6 +97,18 @@ func (b *bench) compare(list []participant, generate generator) ([]measured, err
 		}
 	}
 	return results, nil
+}
+
+// warm loads a server until caches, connections and the heap have come to what they
+// are under load: where many sessions or tokens take turns, until each had its turn,
+// unless that takes too long.
+func (b *bench) warm(s *server, generate generator) error {
+	for d := b.length.round / 2; ; d *= 2 {
+		r, err := b.once(s, generate, d)
+		if err != nil || s.load.cycle == nil || r.requests >= len(s.load.cycle.lines) || d >= 2*b.length.round {
+			return err
+		}
+	}
 }
 
 // once loads a server for some time.
