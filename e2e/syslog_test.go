@@ -72,6 +72,9 @@ func (r *rsyslog) records() (list []format.Event) {
 	}
 	seen := map[string]bool{}
 	for line := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // being written
+		}
 		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "\ufeff"))
 		if line == "" || seen[line] {
 			continue
