@@ -6,8 +6,9 @@ FUZZTIME ?= 2s
 
 .PHONY: build test demo lint fuzz parts generate bench pgo microbench charts clients vendor sbom deb test-image test-kubernetes
 
+# With the profile the compiler takes a minute longer, so tests do without it.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/doorward ./cmd/doorward
+	CGO_ENABLED=0 $(GO) build -trimpath -pgo cmd/doorward/profile.pgo -o bin/doorward ./cmd/doorward
 
 test: parts lint clients
 	DOORWARD_REQUIRE_PARTS=1 $(GO) test -race -timeout 12m ./...
@@ -45,10 +46,9 @@ fuzz:
 bench:
 	$(GO) run ./bench
 
-# Where the program spends its time under the loads of bench, for the compiler,
-# which takes the file by itself (go build -pgo=auto).
+# Where the program spends its time under the loads of bench, for make build.
 pgo:
-	$(GO) run ./bench pgo cmd/doorward/default.pgo
+	$(GO) run ./bench pgo cmd/doorward/profile.pgo
 
 BENCHTIME ?= 1s
 microbench:
