@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,8 +90,11 @@ func TestARefusalIsNoFigure(t *testing.T) {
 
 func TestChoosingCases(t *testing.T) {
 	all, err := choose("")
-	if err != nil || len(all) != len(cases) {
+	if err != nil || len(all) == 0 || slices.ContainsFunc(all, func(c benchCase) bool { return c.onRequest }) {
 		t.Errorf("%d cases, %v", len(all), err)
+	}
+	if study, err := choose("study"); err != nil || len(study) != 1 || !study[0].onRequest {
+		t.Errorf("%v, %v", study, err)
 	}
 	some, err := choose("idle, http1")
 	if err != nil || len(some) != 2 || some[0].id != "idle" {

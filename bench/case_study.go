@@ -20,7 +20,7 @@ import (
 // proxy in Go costs, from the standard library's on both sides to two exchanges of
 // bytes that nobody looks at.
 var study = benchCase{
-	id:    "study",
+	id: "study", onRequest: true,
 	title: "Where a proxy in Go spends its time, plain HTTP/1.1, answers of 1 KiB",
 	about: "No participant checks anything. `lane` is a prototype that serves plain requests itself and leaves the rest to net/http;\n" +
 		"`loop` is a forwarding loop of a few lines in place of httputil.ReverseProxy; the last one copies bytes. See decisions/fast-lane.md.",

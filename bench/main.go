@@ -47,7 +47,9 @@ type benchCase struct {
 	id, title string
 	// about says what a reader has to know to read the table.
 	about string
-	run   func(*bench) (*table, error)
+	// onRequest tells that the case runs where BENCH_CASES names it.
+	onRequest bool
+	run       func(*bench) (*table, error)
 }
 
 func run(ctx context.Context, args []string) error {
@@ -96,10 +98,11 @@ func run(ctx context.Context, args []string) error {
 	return kept.write(root)
 }
 
-// choose returns the cases that a list of ids names, all of them for none.
+// choose returns the cases that a list of ids names; for none, all that need not
+// be named.
 func choose(list string) (chosen []benchCase, err error) {
 	if list == "" {
-		return cases, nil
+		return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool { return c.onRequest }), nil
 	}
 	for id := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(cases, func(c benchCase) bool { return c.id == strings.TrimSpace(id) })
