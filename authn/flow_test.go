@@ -146,10 +146,6 @@ func TestDemandSurvivesOurOwnURLs(t *testing.T) {
 	}
 }
 
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
 // Whatever comes in the cookie, nothing but what we sealed is believed.
 func FuzzFlowCookie(f *testing.F) {
 	// A key of its own for every process: fuzz workers run this again, and what

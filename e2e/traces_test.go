@@ -121,12 +121,6 @@ func (r *otlpReceiver) trace(id string) (server *tracepb.Span, parts []*tracepb.
 	return server, parts
 }
 
-func (r *otlpReceiver) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.spans)
-}
-
 // says returns an attribute of a span as text.
 func says(span *tracepb.Span, key string) string {
 	for _, a := range span.Attributes {

@@ -37,11 +37,6 @@ type subject struct {
 	unread []string
 }
 
-// empty reports whether the subject names nothing that we know of.
-func (s *subject) empty() bool {
-	return len(s.user)+len(s.session)+len(s.device)+len(s.simple) == 0 && !s.tenant
-}
-
 // parseSubject reads sub_id. A format that is well formed and means nothing here
 // is no error: it is left out.
 func parseSubject(o jose.Object) (s subject, err error) {

@@ -81,12 +81,12 @@ func (l *live) forwardAuth(cfg *config.Config, conf *tls.Config) (side, func(net
 }
 
 func (l *live) extAuthz(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
-	server := extauthz.New(extauthz.Options{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.ExtAuthz) }})
+	server := extauthz.New(proxy.SideOptions{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.ExtAuthz) }})
 	return server, server.Serve
 }
 
 func (l *live) spoe(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
-	server := spoe.New(spoe.Options{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.SPOE) }})
+	server := spoe.New(proxy.SideOptions{Door: l.door, TLS: conf, Log: l.log, Begin: func() func() { return l.metrics.Begin(access.SPOE) }})
 	return server, server.Serve
 }
 

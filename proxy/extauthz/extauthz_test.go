@@ -105,7 +105,7 @@ func startEnvoy(t *testing.T, side proxy.SideDoor, changes ...func(*proxy.Snapsh
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.server = New(Options{Door: door, TLS: conf})
+	e.server = New(proxy.SideOptions{Door: door, TLS: conf})
 	if e.listener, err = side.Open(); err != nil {
 		t.Fatal(err)
 	}

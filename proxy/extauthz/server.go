@@ -2,10 +2,8 @@ package extauthz
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -34,35 +32,18 @@ const (
 	idleTimeout       = 10 * time.Minute
 )
 
-// Options are what a Server is made of. Door is required.
-type Options struct {
-	// Door decides.
-	Door *proxy.Door
-	// TLS is what the listener speaks. Default: plaintext.
-	TLS *tls.Config
-	// Begin is told of each question, and its result of the end of it. May be nil.
-	Begin func() (end func())
-	// Log gets what the operator has to know. Default: none.
-	Log *slog.Logger
-}
-
 // Server is the door for Envoy. Besides the questions it answers health checks
 // (grpc.health.v1), by which Envoy finds out whom to ask.
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
-	opts   Options
+	opts   proxy.SideOptions
 	grpc   *grpc.Server
 	health *health.Server
 }
 
 // New returns a server that does not listen yet.
-func New(opts Options) *Server {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Begin == nil {
-		opts.Begin = func() func() { return func() {} }
-	}
+func New(opts proxy.SideOptions) *Server {
+	opts = opts.WithDefaults()
 	s := &Server{opts: opts, health: health.NewServer()}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList), grpc.MaxConcurrentStreams(concurrentStreams),

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -32,21 +31,9 @@ const (
 	statusInvalid = 4 // "invalid frame received"
 )
 
-// Options are what a Server is made of. Door is required.
-type Options struct {
-	// Door decides.
-	Door *proxy.Door
-	// TLS is what the listener speaks. Default: plaintext.
-	TLS *tls.Config
-	// Begin is told of each question, and its result of the end of it. May be nil.
-	Begin func() (end func())
-	// Log gets what the operator has to know. Default: none.
-	Log *slog.Logger
-}
-
 // Server is the agent that HAProxy asks.
 type Server struct {
-	opts Options
+	opts proxy.SideOptions
 
 	mu       sync.Mutex
 	closing  bool
@@ -57,13 +44,8 @@ type Server struct {
 }
 
 // New returns a server that does not listen yet.
-func New(opts Options) *Server {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Begin == nil {
-		opts.Begin = func() func() { return func() {} }
-	}
+func New(opts proxy.SideOptions) *Server {
+	opts = opts.WithDefaults()
 	return &Server{opts: opts, conns: map[*conn]bool{}}
 }
 

@@ -76,7 +76,7 @@ func startAgent(t *testing.T, side proxy.SideDoor, policy proxy.Decider) *agent 
 	if err := door.Swap(&proxy.Snapshot{Version: "v1", Routes: table, Policy: policy, Identify: people{}, Server: proxy.Config{SPOE: side}}); err != nil {
 		t.Fatal(err)
 	}
-	a.Server = New(Options{Door: door})
+	a.Server = New(proxy.SideOptions{Door: door})
 	if a.listener, err = side.Open(); err != nil {
 		t.Fatal(err)
 	}
