@@ -108,7 +108,7 @@ func Compile(in Input) (*Policy, []access.Fault) {
 		faults.Add("report this", "the expression language cannot be set up: %v", err)
 		return nil, faults.List()
 	}
-	c := &compiler{in: in, env: env, faults: faults}
+	c := &compiler{in: in, env: env, faults: faults, compiled: map[string][]condition{}, names: map[string]string{}}
 	policy := c.compile()
 	if found := faults.List(); len(found) > 0 {
 		return nil, found
@@ -123,6 +123,10 @@ type compiler struct {
 	groups   map[string]*group
 	profiles map[string]*profile
 	ladder   ladder
+	// What rules have in common is there once: thousands of routes are seldom about
+	// thousands of different rules. See once.
+	compiled map[string][]condition
+	names    map[string]string
 }
 
 func (c *compiler) compile() *Policy {

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +21,7 @@ func (c *compiler) route(src *access.Route, path string, f access.Faults) *route
 	}
 
 	names := map[string]bool{} // unique over all kinds of rules
+	rt.public, rt.allow, rt.deny = make([]rule, 0, len(src.Public)), make([]rule, 0, len(src.Allow)), make([]rule, 0, len(src.Deny))
 	for i := range src.Public {
 		rt.public = append(rt.public, c.public(&src.Public[i], names, f.At("public[%d]", i)))
 	}
@@ -82,40 +84,75 @@ func (c *compiler) rule(kind string, src *access.Rule, names map[string]bool, f 
 	if !slices.Contains([]access.Mode{access.Enforce, "enforce", access.Report}, src.Mode) {
 		f.At("mode").Add(didYouMean(string(src.Mode), []string{"enforce", "report"}), "unknown mode %q", src.Mode)
 	}
-	r := rule{name: kind + "/" + src.Name, message: src.Message}
+	said := *src
+	said.Name, said.Mode, said.Message = "", "", ""
+	return rule{name: c.ruleName(kind, src.Name), message: src.Message, conditions: c.once(kind, said, func() []condition {
+		return c.conditions(kind, src, f)
+	})}
+}
+
+// conditions compiles what a rule of a kind says.
+func (c *compiler) conditions(kind string, src *access.Rule, f access.Faults) (list []condition) {
 	if src.AnyUser {
-		r.conditions = append(r.conditions, anyUser{})
+		list = append(list, anyUser{})
 	}
 	if forPeople(kind, src) {
-		r.conditions = append(r.conditions, onlyPeople{})
+		list = append(list, onlyPeople{})
 	}
 	if len(src.Groups) > 0 {
-		r.conditions = append(r.conditions, c.membership(src.Groups, f.At("groups")))
+		list = append(list, c.membership(src.Groups, f.At("groups")))
 	}
 	if len(src.Users) > 0 {
-		r.conditions = append(r.conditions, c.people(src.Users, f.At("users")))
+		list = append(list, c.people(src.Users, f.At("users")))
 	}
 	if len(src.Providers) > 0 {
 		for i, id := range src.Providers {
 			c.checkProvider(id, f.At("providers[%d]", i))
 		}
-		r.conditions = append(r.conditions, providers(slices.Clone(src.Providers)))
+		list = append(list, providers(slices.Clone(src.Providers)))
 	}
 	for _, name := range keys(src.Claims) {
-		r.conditions = append(r.conditions, newClaim(name, src.Claims[name], f.At("claims.%s", name)))
+		list = append(list, newClaim(name, src.Claims[name], f.At("claims.%s", name)))
 	}
-	r.conditions = append(r.conditions, c.machines(src, f)...)
-	r.conditions = append(r.conditions, where(src.Methods, src.Paths, src.Networks, f)...)
+	list = append(list, c.machines(src, f)...)
+	list = append(list, where(src.Methods, src.Paths, src.Networks, f)...)
 	if !src.Time.IsZero() {
-		r.conditions = append(r.conditions, newSchedule(src.Time, f.At("time")))
+		list = append(list, newSchedule(src.Time, f.At("time")))
 	}
 	if src.When != "" {
-		r.conditions = append(r.conditions, c.expects(src.When, true, f.At("when")))
+		list = append(list, c.expects(src.When, true, f.At("when")))
 	}
 	if src.Unless != "" {
-		r.conditions = append(r.conditions, c.expects(src.Unless, false, f.At("unless")))
+		list = append(list, c.expects(src.Unless, false, f.At("unless")))
 	}
-	return r
+	return list
+}
+
+// once compiles the conditions of a rule, unless one of this kind has said the same
+// before: then it returns the conditions of that one, which nobody changes. What
+// has a fault is compiled each time, so that each place is reported.
+func (c *compiler) once(kind string, said any, compile func() []condition) []condition {
+	text, err := json.Marshal(said)
+	key := kind + " " + string(text)
+	if have, ok := c.compiled[key]; ok && err == nil {
+		return have
+	}
+	faults := len(c.faults.List())
+	list := slices.Clip(compile())
+	if err == nil && len(c.faults.List()) == faults {
+		c.compiled[key] = list
+	}
+	return list
+}
+
+// ruleName returns the name of a rule with its kind.
+func (c *compiler) ruleName(kind, name string) string {
+	whole := kind + "/" + name
+	if have, ok := c.names[whole]; ok {
+		return have
+	}
+	c.names[whole] = whole
+	return whole
 }
 
 func checkRuleName(name string, taken map[string]bool, f access.Faults) {
@@ -134,7 +171,11 @@ func (c *compiler) public(src *access.Public, names map[string]bool, f access.Fa
 	if len(src.Paths) == 0 {
 		f.At("paths").Add(`list them, such as ["/health"]`, "a public rule must say which paths it opens")
 	}
-	return rule{name: "public/" + src.Name, conditions: where(src.Methods, src.Paths, src.Networks, f)}
+	said := *src
+	said.Name = ""
+	return rule{name: c.ruleName("public", src.Name), conditions: c.once("public", said, func() []condition {
+		return where(src.Methods, src.Paths, src.Networks, f)
+	})}
 }
 
 func (c *compiler) membership(names []string, f access.Faults) membership {

@@ -145,6 +145,51 @@ func TestPolicyKeepsNothingOfItsInput(t *testing.T) {
 	}
 }
 
+// TestEqualRulesAreCompiledOnce is about memory: routes have more rules in common
+// than not. A rule that says anything else is its own, and so is one that says the
+// same of another kind.
+func TestEqualRulesAreCompiledOnce(t *testing.T) {
+	in := billing()
+	in.Routes = append(in.Routes, in.Routes[0], in.Routes[0], in.Routes[0])
+	in.Routes[1].ID, in.Routes[2].ID, in.Routes[3].ID = "same", "other", "turned"
+	in.Routes[2].Allow = []access.Rule{in.Routes[0].Allow[0]}
+	in.Routes[2].Allow[0].Methods = []string{"GET"}
+	in.Routes[3].Allow = []access.Rule{{Name: "deletes", ClientIDs: []string{"corp:x"}, Methods: []string{"DELETE"}}}
+	in.Routes[3].Deny = []access.Rule{in.Routes[3].Allow[0], in.Routes[0].Deny[0]}
+	in.Routes[3].Deny[0].Name, in.Routes[3].Deny[1].Message = "also", "Somebody else's words."
+	p := compile(t, in)
+	first, same, other, turned := p.routes["billing"], p.routes["same"], p.routes["other"], p.routes["turned"]
+	if &first.allow[0].conditions[0] != &same.allow[0].conditions[0] {
+		t.Error("a rule that says the same is compiled again")
+	}
+	if len(other.allow[0].conditions) != len(first.allow[0].conditions) || &first.allow[0].conditions[0] == &other.allow[0].conditions[0] {
+		t.Error("a rule that says something else shares what it says")
+	}
+	if &turned.allow[0].conditions[0] == &turned.deny[0].conditions[0] {
+		t.Error("an allow rule and a deny rule share what they say")
+	}
+	if d := turned.deny[1]; &d.conditions[0] != &first.deny[0].conditions[0] || d.message != "Somebody else's words." {
+		t.Errorf("the message went with the conditions: %q", d.message)
+	}
+	req := with(func(r *access.Request) { r.Route, r.Method = "other", "HEAD" })
+	if d := p.Decide(req); d.Outcome != access.Deny {
+		t.Errorf("the other route decides as the first one: %+v", d)
+	}
+}
+
+func TestEqualFaultsAreReportedEach(t *testing.T) {
+	in := billing()
+	in.Routes = append(in.Routes, in.Routes[0])
+	in.Routes[1].ID = "same"
+	for i := range in.Routes {
+		in.Routes[i].Allow = []access.Rule{{Name: "typo", Groups: []string{"enginers"}}}
+	}
+	_, faults := Compile(in)
+	if len(faults) != 2 || faults[0].Path != "routes[0].allow[0].groups[0]" || faults[1].Path != "routes[1].allow[0].groups[0]" {
+		t.Errorf("got %q", faults)
+	}
+}
+
 func TestDidYouMean(t *testing.T) {
 	tests := []struct{ name, want string }{
 		{"enginers", `did you mean "engineers"?`},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +117,31 @@ func BenchmarkCheck(b *testing.B) {
 			b.Fatal(err)
 		}
 		cfg.Analyse()
+	}
+}
+
+// BenchmarkRoutesInMemory shows what a route with ten rules takes once it is in
+// force: what the garbage collector has to go through while requests are served.
+func BenchmarkRoutesInMemory(b *testing.B) {
+	const routes = 2000
+	path := many(b, routes).Path
+	use := func() (bytes, objects float64) {
+		runtime.GC()
+		runtime.GC() // what the first one let go of
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		return float64(now.HeapAlloc), float64(now.HeapObjects)
+	}
+	for b.Loop() {
+		bytes, objects := use()
+		cfg, err := load(path, environment)
+		if err != nil {
+			b.Fatal(err)
+		}
+		after, more := use()
+		b.ReportMetric((after-bytes)/routes, "B/route")
+		b.ReportMetric((more-objects)/routes, "objects/route")
+		runtime.KeepAlive(cfg)
 	}
 }
 

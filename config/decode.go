@@ -34,7 +34,7 @@ type decoder struct {
 
 // decode fills the struct that into points to.
 func (d *decoder) decode(root *yaml.Node, into any) {
-	d.where, d.failed = positions{}, map[string]bool{}
+	d.where, d.failed = newPositions(), map[string]bool{}
 	d.incomplete, d.reported = map[string]bool{}, map[string]bool{}
 	d.homes, d.keys = homes(reflect.TypeOf(into).Elem()), map[reflect.Type][]Key{}
 	d.where.mark("", nil, root)

@@ -90,7 +90,7 @@ func holdsSections(t reflect.Type) bool {
 }
 
 func (w *effective) leaf(v reflect.Value, at, fallback string) {
-	place, written := w.where[at]
+	place, written := w.where.of(at)
 	if !written {
 		w.list = append(w.list, Setting{Path: at, Value: fallback})
 		return

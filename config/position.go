@@ -1,6 +1,7 @@
 package config
 
 import (
+	"hash/maphash"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -9,8 +10,19 @@ import (
 // position is a place in the file. Line and column count from 1.
 type position struct{ line, column int }
 
-// positions maps field paths to places.
-type positions map[string]position
+// positions maps field paths to places. It keeps hashes of the paths: it stays for
+// as long as the configuration is in force, with an entry for every key and every
+// element of a list, and the paths would be more than all else of a large file. No
+// two of a file will share 64 bits, and no more than a line of a message would be
+// wrong.
+type positions struct {
+	seed maphash.Seed
+	at   map[uint64][2]uint32 // line and column
+}
+
+func newPositions() positions {
+	return positions{maphash.MakeSeed(), map[uint64][2]uint32{}}
+}
 
 // mark remembers where the field at path was written: at its value where that
 // stands behind the key, else at the key.
@@ -19,17 +31,26 @@ func (ps positions) mark(path string, key, value *yaml.Node) {
 	if key != nil && value.Line != key.Line {
 		at = key
 	}
-	ps[path] = position{at.Line, at.Column}
+	ps.at[maphash.String(ps.seed, path)] = [2]uint32{uint32(at.Line), uint32(at.Column)}
+}
+
+// of returns the place of path, if it is in the file.
+func (ps positions) of(path string) (position, bool) {
+	if len(ps.at) == 0 {
+		return position{}, false
+	}
+	at, ok := ps.at[maphash.String(ps.seed, path)]
+	return position{int(at[0]), int(at[1])}, ok
 }
 
 // find returns the place of path or of its nearest parent that is in the file.
 // What a field lacks is thereby reported at the entry that lacks it.
 func (ps positions) find(path string) position {
 	for {
-		if at, ok := ps[path]; ok {
+		if at, ok := ps.of(path); ok {
 			return at
 		}
-		if at, ok := ps[unbracket(path)]; ok {
+		if at, ok := ps.of(unbracket(path)); ok {
 			return at
 		}
 		if path == "" {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -40,9 +41,7 @@ type Entry struct {
 	targets   []url.URL
 	h2c       bool
 	settings  settings // of the upstream
-	headers   []headerRule
-	// names holds the skeletons of the names in headers.
-	names  map[string]bool
+	headerSet
 	timed  bool // a rule has a weekly window
 	limits routeLimits
 	shape  shape
@@ -50,12 +49,20 @@ type Entry struct {
 	tunnel *destination
 }
 
+// headerSet is the headers that the upstream of a route gets. Routes that say the
+// same share one.
+type headerSet struct {
+	headers []headerRule
+	// names holds the skeletons of the names in headers.
+	names map[string]bool
+}
+
 // NewTable compiles routes. Two routes for the same host and path are a fault:
 // order decides nothing. It does no I/O.
 func NewTable(routes []access.Route) (*Table, []access.Fault) {
 	t := &Table{http: newHosts(), https: newHosts(), tcp: newHosts()}
 	faults := access.NewFaults("routes")
-	ids := map[string]bool{}
+	ids, sets := map[string]bool{}, map[string]headerSet{}
 	for i := range routes {
 		route := &routes[i]
 		f := faults.At("[%d]", i)
@@ -65,7 +72,7 @@ func NewTable(routes []access.Route) (*Table, []access.Fault) {
 			f.At("id").Add("choose another id", "%q names two routes", route.ID)
 		}
 		ids[route.ID] = true
-		t.add(newEntry(route, f), f.At("from"))
+		t.add(newEntry(route, sets, f), f.At("from"))
 		t.keepHSTS(route, f.At("hsts"))
 		t.list(route, f.At("portal"))
 	}
@@ -239,9 +246,10 @@ func (t *Table) entries(yield func(*Entry) bool) {
 	}
 }
 
-// newEntry compiles everything about a route except who may use it.
-func newEntry(route *access.Route, f access.Faults) *Entry {
-	entry := &Entry{Route: route, names: map[string]bool{}, timed: timed(route)}
+// newEntry compiles everything about a route except who may use it. sets are the
+// headers of the routes before.
+func newEntry(route *access.Route, sets map[string]headerSet, f access.Faults) *Entry {
+	entry := &Entry{Route: route, timed: timed(route)}
 	validateRouteLimits(route, f.At("limits"))
 	entry.limits = newRouteLimits(&route.Limits)
 	if strings.HasPrefix(route.From, "tcp:") {
@@ -260,7 +268,7 @@ func newEntry(route *access.Route, f access.Faults) *Entry {
 		entry.ambiguous |= bit
 	}
 	entry.compileTargets(f)
-	entry.compileHeaders(f.At("headers"))
+	entry.compileHeaders(sets, f.At("headers"))
 	entry.compileShape(f)
 	entry.compileUpstream(f.At("upstream"))
 	validateUpstreamTLS(&route.UpstreamTLS, len(entry.targets) == 0 || entry.targets[0].Scheme == "https", f.At("upstream_tls"))
@@ -330,7 +338,18 @@ var forbiddenHeaders = []string{"Authorization", "Connection", "Content-Length",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id"}
 
-func (e *Entry) compileHeaders(f access.Faults) {
+func (e *Entry) compileHeaders(sets map[string]headerSet, f access.Faults) {
+	said, faults := fmt.Sprintf("%q", e.Route.Headers), len(f.List()) // sorted by name
+	if same, ok := sets[said]; ok {
+		e.headerSet = same
+		return
+	}
+	e.names = map[string]bool{}
+	defer func() {
+		if len(f.List()) == faults {
+			sets[said] = e.headerSet
+		}
+	}()
 	e.preset(f)
 	for _, name := range slices.Sorted(maps.Keys(e.Route.Headers)) {
 		if name == presetKey {

@@ -25,7 +25,13 @@ const maxTitle = 80
 type app struct {
 	title, url string
 	showLocked bool
-	start      access.Request // for its start page; Method, Route and the address are set
+	// route, scheme, host and path are those of a request for its start page.
+	route, scheme, host, path string
+}
+
+// start returns a request for its start page.
+func (a *app) start() access.Request {
+	return access.Request{Method: http.MethodGet, Scheme: a.scheme, Host: a.host, Path: a.path, Route: a.route}
 }
 
 func byTitle(a, b app) int {
@@ -59,7 +65,7 @@ func (t *Table) list(route *access.Route, f access.Faults) {
 	u := url.URL{Scheme: scheme, Host: host, Path: prefix + "/"}
 	t.apps = append(t.apps, app{
 		title: cmp.Or(want.Title, host+prefix), url: u.String(), showLocked: want.ShowLocked,
-		start: access.Request{Method: http.MethodGet, Scheme: scheme, Host: host, Path: u.Path, Route: route.ID},
+		route: route.ID, scheme: scheme, host: host, path: u.Path,
 	})
 }
 
@@ -157,7 +163,7 @@ func (p *passage) myApps() []page.App {
 	var list []page.App
 	for i := range p.gen.Routes.apps {
 		a := &p.gen.Routes.apps[i]
-		asked := a.start
+		asked := a.start()
 		p.onBehalf(&asked)
 		d := p.gen.Policy.Decide(&asked)
 		if d.Outcome == access.Allow || a.showLocked {
