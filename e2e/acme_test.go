@@ -37,12 +37,7 @@ type pebble struct {
 // refuses to issue anything for blocked.corp.test.
 func startPebble(t *testing.T, port string) *pebble {
 	t.Helper()
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "tool")
-	build.Dir = "pebble"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building pebble: %v\n%s", err, out)
-	}
+	dir := buildModule(t, "pebble", "tool")
 	own := newAuthority(t, "directory")
 	cert := own.sign(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth})
 	listen, management := freeAddress(t), freeAddress(t)

@@ -61,6 +61,19 @@ func part(t testing.TB, name string) string {
 	return ""
 }
 
+// buildModule builds programs of a module that stands beside the stories, for what
+// is not to stand in Doorward's go.mod, and returns the folder they are in.
+func buildModule(t testing.TB, module string, programs ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.Command("go", append([]string{"build", "-o", dir + "/"}, programs...)...)
+	build.Dir = module
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building %s: %v\n%s", module, err, out)
+	}
+	return dir
+}
+
 // process is a program under test.
 type process struct {
 	t    testing.TB

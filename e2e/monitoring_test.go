@@ -77,12 +77,7 @@ var badDays = map[string][]string{
 // and no panel is empty.
 func TestAlertsAndDashboardAskForWhatThereIs(t *testing.T) {
 	server := redistest.Start(t)
-	checker := filepath.Join(t.TempDir(), "promql")
-	build := exec.Command("go", "build", "-o", checker, ".")
-	build.Dir = "promql"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building promql: %v\n%s", err, out)
-	}
+	checker := filepath.Join(buildModule(t, "promql", "."), "promql")
 	question := map[string]any{
 		"Rules": "../deploy/prometheus/alerts.yaml", "Dashboard": "../deploy/grafana/doorward.json",
 		"Scrapes": []string{scrapeOfABusyDoor(t, server)}, "Values": map[string]any{"reason": access.Reasons(), "result": access.Reasons()},

@@ -365,12 +365,7 @@ func TestTracesWithoutACollector(t *testing.T) {
 // them, in both encodings of the protocol.
 func TestTracesReachTheCollector(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "collector")
-	build := exec.Command("go", "build", "-o", program, ".")
-	build.Dir = "collector"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the collector: %v\n%s", err, out)
-	}
+	program := filepath.Join(buildModule(t, "collector", "."), "collector")
 	address := freeAddress(t)
 	receiver := startCommand(t, exec.Command(program, address))
 	receiver.waitFor("listening", 1)
