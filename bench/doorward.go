@@ -41,10 +41,11 @@ const (
 // participant returns the door as one that takes part in a comparison. Another
 // build of Doorward does the same beside it, if there is one.
 func (d door) participants() []participant {
-	list := []participant{{d.name, func(b *bench) (*server, error) { return d.start(b) }}}
+	list := []participant{{d.name, d.start}}
 	if base := os.Getenv("DOORWARD_BASE"); base != "" {
-		d.binary = base
-		list = append(list, participant{d.name + " (base)", func(b *bench) (*server, error) { return d.start(b) }})
+		other := d
+		other.binary = base
+		list = append(list, participant{d.name + " (base)", other.start})
 	}
 	return list
 }
