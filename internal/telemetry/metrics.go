@@ -52,10 +52,58 @@ type Metrics struct {
 	samples samples
 	loading sync.Mutex
 	names   atomic.Pointer[names]
+	begun   map[access.Door]flight
 }
 
-// names are the values the labels route and provider may take.
-type names struct{ routes, providers []string } // sorted
+// flight counts the requests in flight of a door.
+type flight struct{ inc, dec func() }
+
+// names are the values the labels route and provider may take, and what is counted
+// of each route.
+type names struct {
+	routes, providers []string // sorted
+	series            map[string]*series
+}
+
+// newNames returns the names of a configuration.
+func newNames(routes, providers []string) *names {
+	n := &names{slices.Sorted(slices.Values(routes)), slices.Sorted(slices.Values(providers)), make(map[string]*series, len(routes)+2)}
+	for _, route := range append([]string{none, other}, routes...) {
+		n.series[route] = &series{route: route}
+	}
+	return n
+}
+
+// series are those of the metrics of one route that every request counts in, found
+// once and kept: finding them by their labels is dearer than to count, and takes a
+// lock that all cores share. Those that nothing was counted in yet are nil.
+type series struct {
+	route     string
+	duration  atomic.Pointer[prometheus.Observer]
+	upstream  atomic.Pointer[prometheus.Observer]
+	allowed   atomic.Pointer[prometheus.Counter] // by the standalone door
+	responses [6]atomic.Pointer[prometheus.Counter]
+}
+
+func (s *series) observe(kept *atomic.Pointer[prometheus.Observer], of *prometheus.HistogramVec, seconds float64) {
+	found := kept.Load()
+	if found == nil {
+		observer := of.WithLabelValues(s.route)
+		found = &observer
+		kept.Store(found)
+	}
+	(*found).Observe(seconds)
+}
+
+func (s *series) count(kept *atomic.Pointer[prometheus.Counter], of *prometheus.CounterVec, labels ...string) {
+	found := kept.Load()
+	if found == nil {
+		counter := of.WithLabelValues(labels...)
+		found = &counter
+		kept.Store(found)
+	}
+	(*found).Inc()
+}
 
 // Values of a label that names nothing, or something the configuration lacks.
 const (
@@ -114,7 +162,7 @@ func New(opts Options) *Metrics {
 	}
 	m.observed = newObserved()
 	m.samples.now = opts.Now
-	m.names.Store(&names{})
+	m.names.Store(newNames(nil, nil))
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "doorward_build_info",
 		Help: "Always 1; the label names the version of the program.", ConstLabels: prometheus.Labels{"version": opts.Version}})
 	build.Set(1)
@@ -126,8 +174,10 @@ func New(opts Options) *Metrics {
 	// no increase.
 	m.reloads.WithLabelValues("ok")
 	m.reloads.WithLabelValues("failed")
+	m.begun = map[access.Door]flight{}
 	for _, door := range doors {
-		m.inFlight.WithLabelValues(string(door))
+		gauge := m.inFlight.WithLabelValues(string(door))
+		m.begun[door] = flight{gauge.Inc, gauge.Dec}
 	}
 	return m
 }
@@ -140,6 +190,10 @@ func (m *Metrics) Handler() http.Handler {
 // Begin counts a request as in flight until the returned function is called,
 // once.
 func (m *Metrics) Begin(door access.Door) (end func()) {
+	if f, known := m.begun[door]; known {
+		f.inc()
+		return f.dec
+	}
 	gauge := m.inFlight.WithLabelValues(doorLabel(door))
 	gauge.Inc()
 	return gauge.Dec
@@ -165,21 +219,26 @@ func (m *Metrics) Event(e *access.Event) {
 }
 
 func (m *Metrics) decision(e *access.Event) {
-	var decision access.Decision // the zero value denies
-	if e.Decision != nil {
-		decision = *e.Decision
+	decision, request := e.Decision, e.Request
+	if decision == nil {
+		decision = &access.Decision{} // denies
 	}
-	var request access.Request
-	if e.Request != nil {
-		request = *e.Request
+	if request == nil {
+		request = &access.Request{}
 	}
-	route := m.route(request.Route)
-	m.requests.WithLabelValues(route, decision.Outcome.String(), reasonLabel(finalReason(e)), doorLabel(request.Door)).Inc()
-	m.responses.WithLabelValues(route, class(e.Response.Status)).Inc()
-	m.duration.WithLabelValues(route).Observe(e.Response.Duration.Seconds())
+	s := m.names.Load().of(request.Route)
+	route, final := s.route, finalReason(e)
+	if decision.Outcome == access.Allow && final == access.Allowed && request.Door == access.Standalone {
+		s.count(&s.allowed, m.requests, route, access.Allow.String(), string(access.Allowed), string(access.Standalone))
+	} else {
+		m.requests.WithLabelValues(route, decision.Outcome.String(), reasonLabel(final), doorLabel(request.Door)).Inc()
+	}
+	c := classOf(e.Response.Status)
+	s.count(&s.responses[c], m.responses, route, classes[c])
+	s.observe(&s.duration, m.duration, e.Response.Duration.Seconds())
 	m.decide.Observe(e.Response.Decide.Seconds())
 	if e.Response.Upstream != "" && request.Door != access.Tunnel {
-		m.upstream.WithLabelValues(route).Observe(e.Response.Wait.Seconds())
+		s.observe(&s.upstream, m.upstream, e.Response.Wait.Seconds())
 	}
 	if slices.Contains(upstreamReasons, e.Response.Reason) {
 		m.upstreamErrors.WithLabelValues(route, string(e.Response.Reason)).Inc()
@@ -232,7 +291,7 @@ func (m *Metrics) login(e *access.Event) {
 func (m *Metrics) Loaded(version string, routes, providers []string) {
 	m.loading.Lock()
 	defer m.loading.Unlock()
-	live := &names{slices.Sorted(slices.Values(routes)), slices.Sorted(slices.Values(providers))}
+	live := newNames(routes, providers)
 	before := m.names.Swap(live)
 	for _, route := range before.routes {
 		if _, stays := slices.BinarySearch(live.routes, route); !stays {
@@ -264,7 +323,18 @@ func (m *Metrics) LoadFailed() {
 	m.loadedLast.Set(0)
 }
 
-func (m *Metrics) route(id string) string { return known(m.names.Load().routes, id) }
+func (m *Metrics) route(id string) string { return m.names.Load().of(id).route }
+
+// of returns the series of a route; what the configuration does not name is other.
+func (n *names) of(id string) *series {
+	if id == "" {
+		id = none
+	}
+	if s := n.series[id]; s != nil {
+		return s
+	}
+	return n.series[other]
+}
 
 // known bounds a label: what the configuration does not name is "other".
 func known(list []string, id string) string {
@@ -321,9 +391,12 @@ func finalReason(e *access.Event) access.Reason {
 	return e.Reason
 }
 
-func class(status int) string {
+// classes are the classes of status codes, the first for what is none.
+var classes = [6]string{none, "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+func classOf(status int) int {
 	if status < 100 || status > 599 {
-		return none
+		return 0
 	}
-	return string(rune('0'+status/100)) + "xx"
+	return status / 100
 }
