@@ -28,7 +28,12 @@ type chain struct {
 	seq  uint64
 	prev string             // hash of the last record
 	key  ed25519.PrivateKey // nil: records are not signed
+
+	random [64 * saltBytes]byte
+	left   int // bytes of it that were not used
 }
+
+const saltBytes = 12
 
 // The texts that a signature begins with, so that it means one thing only.
 const (
@@ -64,7 +69,7 @@ func (c *chain) link(to, line []byte, sign bool) []byte {
 	to = append(to, `,"prev":"`...)
 	to = append(to, c.prev...)
 	to = append(to, `","salt":"`...)
-	to = append(to, salt()...)
+	to = c.salt(to)
 	to = append(to, '"')
 	if sign && c.key != nil {
 		to = c.sign(to, start)
@@ -100,10 +105,15 @@ func hash(line []byte) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-func salt() string {
-	b := make([]byte, 12)
-	rand.Read(b) // never fails
-	return base64.RawURLEncoding.EncodeToString(b)
+// salt appends the salt of a record. Randomness is fetched for many at a time.
+func (c *chain) salt(to []byte) []byte {
+	if c.left < saltBytes {
+		rand.Read(c.random[:]) // never fails
+		c.left = len(c.random)
+	}
+	fresh := c.random[len(c.random)-c.left:][:saltBytes]
+	c.left -= saltBytes
+	return base64.RawURLEncoding.AppendEncode(to, fresh)
 }
 
 // linkOf returns the link of a line; nil if the line is no whole record, or of a

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -251,6 +252,7 @@ func (s *spool) run() {
 	for {
 		select {
 		case line := <-s.lines:
+			runtime.Gosched() // whoever is about to record something is part of the same write
 			batch = s.collect(batch[:0], line)
 			s.rotate(len(batch))
 			if !s.deliver(batch) {
