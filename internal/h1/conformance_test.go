@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -370,4 +371,24 @@ func TestHeaderTimeout(t *testing.T) {
 			}
 		}
 	})
+}
+
+// isValue looks at eight bytes at a time; it has to agree with looking at each.
+func TestValuesAreWhatTheirBytesAre(t *testing.T) {
+	for length := range 20 {
+		for at := range length {
+			for c := range 256 {
+				b := bytes.Repeat([]byte{'x'}, length)
+				b[at] = byte(c)
+				for _, neighbour := range []byte{' ', '~', 0x80, 0xff, '\t'} {
+					if at+1 < length {
+						b[at+1] = neighbour
+					}
+					if got, want := isValue(string(b)), all(string(b), valueByte); got != want {
+						t.Fatalf("isValue(%q) = %t", b, got)
+					}
+				}
+			}
+		}
+	}
 }

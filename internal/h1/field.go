@@ -53,6 +53,24 @@ func all(s string, of uint8) bool {
 	return true
 }
 
+// isValue reports whether every byte of s is a valueByte. It looks at eight
+// visible ones at a time.
+func isValue(s string) bool {
+	for len(s) >= 8 && visible(s) {
+		s = s[8:]
+	}
+	return all(s, valueByte)
+}
+
+// visible reports whether the first eight bytes of s are visible ASCII or blanks.
+func visible(s string) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	_ = s[7]
+	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	// Below a blank, taking one away borrows the top bit; adding 1 to DEL sets it.
+	return (w|(w-' '*ones)|(w+ones))&tops == 0
+}
+
 // fieldName returns the canonical form of a name, which shares the bytes of one
 // that is written so already, and false for what is no name.
 func fieldName(s string) (string, bool) {
@@ -103,7 +121,7 @@ func parseFields(text string, n int) (http.Header, error) {
 			return nil, bad("the name of a header field has a character that none may have")
 		}
 		value := trimmed(line[colon+1:])
-		if !all(value, valueByte) {
+		if !isValue(value) {
 			return nil, bad("the value of %s has a control character", name)
 		}
 		if have, again := h[name]; again {

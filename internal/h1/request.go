@@ -175,7 +175,7 @@ func (o *outgoing) appendField(b []byte, name string, values []string) ([]byte, 
 		o.upgrades = true
 	}
 	for _, value := range values {
-		if value = trimmed(value); !all(value, valueByte) {
+		if value = trimmed(value); !isValue(value) {
 			return nil, fmt.Errorf("the value of %s has a control character", name)
 		}
 		b = append(b, name...)
