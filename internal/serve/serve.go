@@ -317,6 +317,9 @@ func (r *running) serve(ready *readiness, failed chan<- error) (_ *servers, err 
 	cfg, live, log := r.cfg, r.live, r.log
 	s := &servers{visitors: proxy.NewServer(cfg.Server.Config, live.door)}
 	s.visitors.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			growStack(0)
+		}
 		defer live.metrics.Begin(access.Standalone)()
 		live.door.ServeHTTP(w, r)
 	})
@@ -365,11 +368,22 @@ func serveHTTP(server *http.Server) func(net.Listener) error {
 	return func(l net.Listener) error {
 		serve := server.Serve
 		if server.TLSConfig != nil {
-			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+			serve = func(l net.Listener) error { return server.ServeTLS(proxy.Gathering(l), "", "") }
 		}
 		if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	}
+}
+
+// growStack makes the stack of a goroutine as large as serving a request needs, in
+// one step and while there is next to nothing on it to move. net/http serves each
+// HTTP/2 request in a new goroutine, whose stack would otherwise grow three times
+// on the way.
+//
+//go:noinline
+func growStack(i int) byte {
+	var room [5 << 10]byte
+	return room[i]
 }
