@@ -83,7 +83,7 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 		twice   bool // one that was tried may have had the request
 	)
 	for {
-		t, err := u.enter(p, turn, req.Context().Done(), tried, twice)
+		t, err := u.enter(p, turn, req.Context(), tried, twice)
 		if t == nil {
 			p.trip.state.CompareAndSwap(underWay, over)
 			if failure == nil {
@@ -178,7 +178,7 @@ func (u *upstream) late(p *passage) {
 		}
 	}
 	if p.trip.state.CompareAndSwap(underWay, tooLate) {
-		p.cut(context.DeadlineExceeded)
+		p.flight.cut(context.DeadlineExceeded)
 	}
 }
 

@@ -236,7 +236,8 @@ func TestNobodyWaitsLongerThanTheTimeout(t *testing.T) {
 					o := f.ask(method, "/", body)
 					// Who is still sending may see the connection break before the answer.
 					e := f.rec.event(t).Response
-					if o.after > limit || e.Status/100 != 5 || reason != "" && e.Reason != reason {
+					// An end that comes while a connection is just being used is noticed a little later.
+					if o.after > limit+10*time.Millisecond || e.Status/100 != 5 || reason != "" && e.Reason != reason {
 						t.Errorf("%d targets, %s, fault %d: %+v %+v", n, method, fault, o, e)
 					}
 				})

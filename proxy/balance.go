@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -18,7 +19,7 @@ var errBusy = errors.New("the upstream has as many requests as it may have (max_
 // used, everything is: a health check that is wrong must not turn into an outage,
 // and a target that is down refuses by itself. It is not if somebody may have had
 // the request already (again).
-func (u *upstream) enter(p *passage, turn uint64, done <-chan struct{}, tried []*target, again bool) (*target, error) {
+func (u *upstream) enter(p *passage, turn uint64, ctx context.Context, tried []*target, again bool) (*target, error) {
 	if len(u.targets) == 1 && u.mostOpen == 0 {
 		if t := u.targets[0]; t.enter(u.mostUnanswered) {
 			return t, nil
@@ -44,7 +45,7 @@ func (u *upstream) enter(p *passage, turn uint64, done <-chan struct{}, tried []
 	}
 	for i := range list {
 		t := list[(first+i)%len(list)]
-		if t.slots == nil || !t.wait(done, u.mostWaiting) {
+		if t.slots == nil || !t.wait(ctx.Done(), u.mostWaiting) {
 			continue
 		}
 		if t.enter(u.mostUnanswered) {

@@ -145,7 +145,7 @@ func TestAnUpstreamThatIsFullRefusesAtOnce(t *testing.T) {
 		if u.Refused != 1 || u.Targets[0].Unanswered != 3 || u.Targets[1].Unanswered != 3 {
 			t.Errorf("%+v", u)
 		}
-		time.Sleep(defaultTimeout)
+		time.Sleep(defaultTimeout + 10*time.Millisecond)
 		synctest.Wait()
 		if u := f.door.Upstreams()[0]; u.Targets[0].Open != 0 || u.Targets[1].Open != 0 || u.Targets[0].Unanswered != 0 {
 			t.Errorf("%+v", u)

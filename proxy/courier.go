@@ -16,7 +16,6 @@ import (
 // httputil.ReverseProxy does; where that copies, it moves.
 type courier struct {
 	passage *passage
-	hooks   httptrace.ClientTrace
 
 	mu       sync.Mutex // protects what follows
 	answered bool       // no interim answer may follow
@@ -25,7 +24,7 @@ type courier struct {
 
 func newCourier(p *passage) *courier {
 	r := &courier{passage: p}
-	r.hooks.Got1xxResponse = r.interim
+	p.flight.courier = r
 	return r
 }
 
@@ -51,10 +50,12 @@ func dropHops(h http.Header) {
 // noAgent keeps net/http from naming itself.
 var noAgent = []string{""}
 
-// send asks the upstream, with the context of a request, and answers with what it
-// says.
-func (r *courier) send(in *http.Request) {
-	out := in.WithContext(httptrace.WithClientTrace(in.Context(), &r.hooks))
+// send asks the upstream, and answers with what it says.
+func (r *courier) send(ctx context.Context) {
+	if !r.passage.entry.ownClient() { // which finds interim by itself
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: r.interim})
+	}
+	out := r.passage.in.WithContext(ctx)
 	r.outgoing(out)
 	defer r.leaveBody()
 	res, err := r.passage.RoundTrip(out)

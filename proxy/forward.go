@@ -26,10 +26,10 @@ func (p *passage) forward() {
 		p.forwardUpgrade()
 		return
 	}
-	in, leave := p.open()
+	ctx, leave := p.open()
 	defer leave()
 	defer p.leaveTarget()
-	newCourier(p).send(in)
+	newCourier(p).send(ctx)
 }
 
 // address turns the received request into the one that is sent. It replaces the

@@ -252,7 +252,7 @@ func (p *passage) handedOn() http.Header {
 
 // joinHeader makes one header of several. HTTP/2 splits cookies (RFC 9113 §8.2.3).
 func joinHeader(h http.Header, name string) {
-	setOrDelete(h, name, strings.Join(h[name], "; "))
+	(&setting{Header: h}).set(name, strings.Join(h[name], "; "))
 }
 
 // here is the path and query of the request, as links and redirects name it.

@@ -76,27 +76,37 @@ func (p *passage) outHeader(h http.Header) {
 		delete(h, "Authorization")
 		delete(h, "Dpop")
 	}
-	setOrDelete(h, AssertionHeader, p.assertion)
-	for _, rule := range p.entry.headers {
-		rule.tell(p, h)
+	// One array for the values of all.
+	own := setting{h, make([]string, 0, 5+len(p.entry.headers))}
+	own.set(AssertionHeader, p.assertion)
+	for i := range p.entry.headers {
+		p.entry.headers[i].tell(p, &own)
 	}
 	forwardedFor := ""
 	if p.req.Network.IP.IsValid() {
 		forwardedFor = p.req.Network.IP.String()
 	}
-	setOrDelete(h, "X-Forwarded-For", forwardedFor)
-	setOrDelete(h, "X-Forwarded-Host", p.req.Host)
-	setOrDelete(h, "X-Forwarded-Proto", p.req.Scheme)
-	setOrDelete(h, requestIDHeader, p.req.ID)
+	own.set("X-Forwarded-For", forwardedFor)
+	own.set("X-Forwarded-Host", p.req.Host)
+	own.set("X-Forwarded-Proto", p.req.Scheme)
+	own.set(requestIDHeader, p.req.ID)
 }
 
-// setOrDelete leaves a header with this one value, or without any.
-func setOrDelete(h http.Header, name, value string) {
+// setting puts values into a header, and keeps them in one array.
+type setting struct {
+	http.Header
+	values []string
+}
+
+// set leaves a header with this one value, or without any.
+func (s *setting) set(name, value string) {
 	if value == "" {
-		delete(h, name)
+		delete(s.Header, name)
 		return
 	}
-	h[name] = []string{value}
+	at := len(s.values)
+	s.values = append(s.values, value)
+	s.Header[name] = s.values[at : at+1 : at+1]
 }
 
 // headerRule is one entry of a route's `headers`.

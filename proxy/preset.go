@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net/http"
 	"strings"
 
 	"github.com/doorward/doorward/internal/access"
@@ -93,14 +92,16 @@ func (c *claims) form(token string) any {
 }
 
 // tell sets the header that the rule is about, or removes it.
-func (h headerRule) tell(p *passage, header http.Header) {
-	value := p.tokens[h.token]
-	if h.token == "" {
+func (h *headerRule) tell(p *passage, own *setting) {
+	value := ""
+	if h.token != "" {
+		value = p.tokens[h.token]
+	} else {
 		if value = h.value(p.req, p.groups); value != "" {
 			value = h.prefix + value
 		}
 	}
-	setOrDelete(header, h.name, value)
+	own.set(h.name, value)
 }
 
 // signTokens signs what the route's headers need besides the assertion.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -80,12 +79,12 @@ type passage struct {
 
 	// For deciding again while the request is open; see stream.go.
 	stream  stream
-	cut     context.CancelCauseFunc // ends what the upstream was asked
-	lane    uint8                   // which shard of the open streams it goes to
-	signals uint64                  // how many there had been before any fact was gathered
-	before  *passage                // the passage of the request this one decides on again
-	used    bool                    // the visitor has sent something since the last time
-	over    access.Reason           // how the session ended that made the visitor somebody
+	flight  flight        // of what the upstream is asked
+	lane    uint8         // which shard of the open streams it goes to
+	signals uint64        // how many there had been before any fact was gathered
+	before  *passage      // the passage of the request this one decides on again
+	used    bool          // the visitor has sent something since the last time
+	over    access.Reason // how the session ended that made the visitor somebody
 }
 
 // begin starts the record of a request before anything about it is looked at.
@@ -111,11 +110,11 @@ func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
 // newID returns 128 random bits in hexadecimal. Without randomness there is no
 // telling requests apart, so the request fails.
 func (d *Door) newID() string {
-	var id [16]byte
-	if _, err := io.ReadFull(d.rand, id[:]); err != nil {
+	id := make([]byte, 16, 16+32)
+	if _, err := io.ReadFull(d.rand, id); err != nil {
 		panic(err)
 	}
-	return hex.EncodeToString(id[:])
+	return string(hex.AppendEncode(id, id)[16:])
 }
 
 // receive is station 1: the trust boundary. Behind it the request has one host,

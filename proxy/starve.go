@@ -43,5 +43,5 @@ func (st *stream) starve() {
 		return
 	}
 	st.starved.Store(true)
-	st.passage.cut(errStarved)
+	st.passage.flight.cut(errStarved)
 }

@@ -73,24 +73,23 @@ type ender interface{ end(why access.Reason) }
 // errEnded is why a connection is cut off.
 var errEnded = errors.New("access has ended")
 
-// open registers a request that is about to be forwarded, and returns it with a
-// context that ends when it is ended.
-func (p *passage) open() (in *http.Request, leave func()) {
-	ctx, cancel := context.WithCancelCause(p.in.Context())
-	p.cut = cancel
+// open registers a request that is about to be forwarded, and returns a context for
+// it that ends when it is ended.
+func (p *passage) open() (ctx context.Context, leave func()) {
+	p.flight.Context = p.in.Context()
 	l := &p.door.streams
 	st := &p.stream
 	*st = stream{passage: p, shard: &l.shards[p.lane], facts: p.req, kind: "request", ender: canceller{p}}
 	st.due = p.gen.next(p.entry, p.req, p.start)
 	l.register(st, p.signals)
 	p.door.tickWhileOpen()
-	return p.in.WithContext(ctx), func() {
+	return &p.flight, func() {
 		if st.leave() != "" {
 			// The next request of the connection has a deadline of its own, or none.
 			http.NewResponseController(p.out.ResponseWriter).SetWriteDeadline(time.Time{})
 		}
 		l.unregister(st)
-		cancel(nil)
+		p.flight.leave()
 	}
 }
 
@@ -102,7 +101,7 @@ func (c canceller) end(access.Reason) { c.cutOff() }
 // cutOff ends the wait for the upstream, and for the body of the request: over
 // HTTP/2 the one is not over before the other.
 func (p *passage) cutOff() {
-	p.cut(errEnded)
+	p.flight.cut(errEnded)
 	if p.in.ContentLength != 0 {
 		p.stream.whileOpen(func() {
 			http.NewResponseController(p.out.ResponseWriter).SetReadDeadline(time.Unix(1, 0))

@@ -167,14 +167,14 @@ func (p *passage) serveTunnel() {
 		return
 	}
 	stay, done := p.outlast()
-	in, leave := p.open()
+	ctx, leave := p.open()
 	end := func() {
 		leave()
 		done()
 		p.door.tunnels.giveBack(who, t.target)
 	}
 	_, connected := p.part("connect")
-	conn, err := p.reach(in.Context())
+	conn, err := p.reach(ctx)
 	if err != nil {
 		connected(upstreamReason(err))
 		defer end()

@@ -22,7 +22,7 @@ var errSwitched = errors.New("the connection has switched protocols")
 // connection that says nothing, that is most of what it costs.
 func (p *passage) forwardUpgrade() {
 	stay, done := p.outlast()
-	in, leave := p.open()
+	ctx, leave := p.open()
 	end := func() {
 		p.leaveTarget()
 		leave()
@@ -35,10 +35,10 @@ func (p *passage) forwardUpgrade() {
 		}
 	}()
 	p.switched = func(res *http.Response) (err error) {
-		carry, err = p.switchWith(in.Context(), res)
+		carry, err = p.switchWith(ctx, res)
 		return err
 	}
-	newCourier(p).send(in)
+	newCourier(p).send(ctx)
 	p.switched = nil
 	if carry == nil {
 		return

@@ -15,6 +15,9 @@ const (
 	// patience is how long the head of a request waits for the beginning of its
 	// body, to go with it.
 	patience = 5 * time.Millisecond
+	// watchAfter is how long a request without a body is on its way before the end
+	// of its context is waited for: most are over by then, and never have to.
+	watchAfter = 10 * time.Millisecond
 	// bufferBytes is what a connection holds on to. It grows for a long head.
 	bufferBytes = 4 << 10
 	// uploadWait is how long the connection waits for the rest of a request's body
@@ -39,7 +42,7 @@ type conn struct {
 
 	// What follows belongs to the request that is on its way.
 	ctx    context.Context
-	stop   func() bool // keeps the end of ctx from closing the connection
+	stop   func() bool // keeps the end of ctx from closing the connection. Nil: it would not; see watch
 	limit  time.Time   // until when the head of the answer has to be there; zero: for ever
 	up     *upload     // the body on its way. Nil: none, or not yet
 	held   *upload     // is to be begun at the limit, or when the upstream asks for it
@@ -124,6 +127,9 @@ func (c *conn) overdue() error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
 	}
+	if c.stop == nil {
+		c.watch()
+	}
 	if c.up != nil {
 		return c.uploadOverdue()
 	}
@@ -135,6 +141,12 @@ func (c *conn) overdue() error {
 		return c.uploadOverdue()
 	}
 	return c.nc.SetDeadline(c.limit)
+}
+
+// watch has the end of the request's context close the connection from here on.
+func (c *conn) watch() {
+	nc := c.nc
+	c.stop = context.AfterFunc(c.ctx, func() { nc.Close() })
 }
 
 func (c *conn) uploadOverdue() error {
@@ -258,7 +270,7 @@ func (c *conn) done(keep bool) {
 	if c.up != nil && keep {
 		keep = c.up.finished()
 	}
-	if !c.stop() {
+	if c.stop != nil && !c.stop() {
 		keep = false // it is being closed
 	}
 	if !keep {

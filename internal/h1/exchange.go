@@ -22,8 +22,6 @@ type answer struct {
 // the answer's until that has been read, and lost after an error.
 func (c *conn) exchange(req *http.Request, o *outgoing) (*http.Response, error) {
 	c.ctx, c.wrote, c.heard, c.spoilt = req.Context(), 0, false, o.close_
-	nc := c.nc
-	c.stop = context.AfterFunc(c.ctx, func() { nc.Close() })
 	err := c.send(o)
 	var res *http.Response
 	if err == nil {
@@ -44,6 +42,9 @@ func (c *conn) send(o *outgoing) error {
 	now := time.Now()
 	opts := &c.pool.client.Options
 	c.limit = time.Time{}
+	if o.body != nil {
+		c.watch()
+	}
 	if o.body != nil && !o.expects {
 		c.up = newUpload(c, o.head, o)
 		c.nc.SetWriteDeadline(time.Time{}) // the upload waits without one
@@ -53,7 +54,11 @@ func (c *conn) send(o *outgoing) error {
 	if opts.ResponseHeaderTimeout > 0 {
 		c.limit = now.Add(opts.ResponseHeaderTimeout)
 	}
-	err := c.nc.SetDeadline(c.limit)
+	first := c.limit
+	if c.stop == nil {
+		first = now.Add(watchAfter)
+	}
+	err := c.nc.SetDeadline(first)
 	if err == nil {
 		err = c.write(o.head)
 	}
@@ -116,8 +121,16 @@ func begins(line []byte) error {
 	return nil
 }
 
+// InterimKey finds the Interim of a request among the values of its context.
+type InterimKey struct{}
+
+// Interim is told of the interim answers to a request, as by an
+// httptrace.ClientTrace, which works as well and costs more.
+type Interim func(status int, header textproto.MIMEHeader) error
+
 // interim hands on an interim answer, the way net/http does.
 func (c *conn) interim(res *http.Response) error {
+	told, _ := c.ctx.Value(InterimKey{}).(Interim)
 	trace := httptrace.ContextClientTrace(c.ctx)
 	if res.StatusCode == http.StatusContinue {
 		if trace != nil && trace.Got100Continue != nil {
@@ -126,6 +139,9 @@ func (c *conn) interim(res *http.Response) error {
 		if c.held != nil {
 			c.begin()
 		}
+	}
+	if told != nil {
+		return told(res.StatusCode, textproto.MIMEHeader(res.Header))
 	}
 	if trace != nil && trace.Got1xxResponse != nil {
 		return trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header))
@@ -140,10 +156,10 @@ func (c *conn) switched(res *http.Response, o *outgoing) (*http.Response, error)
 	if !o.upgrades || o.body != nil || res.ProtoMinor == 0 || len(res.Header["Upgrade"]) == 0 || !hasToken(res.Header["Connection"], "upgrade") {
 		return nil, errUnasked
 	}
-	if !c.stop() {
+	if c.stop != nil && !c.stop() || c.ctx.Err() != nil {
 		return nil, context.Cause(c.ctx)
 	}
-	c.stop = func() bool { return true }
+	c.stop = nil
 	if err := c.nc.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
