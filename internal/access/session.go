@@ -13,6 +13,8 @@ type Session struct {
 	Created time.Time `json:"created,omitzero"`
 	// Expires is the absolute end, whatever the visitor does.
 	Expires time.Time `json:"expires,omitzero"`
+	// Kept is what stays in memory with the session, if anything does.
+	Kept *Kept `json:"-"`
 }
 
 // SessionInfo is what an operator may know of a session. Nothing in it opens

@@ -54,7 +54,9 @@ func fill(v reflect.Value) {
 	case reflect.Struct:
 		if strings.HasPrefix(v.Type().PkgPath(), "github.com/doorward/") {
 			for i := range v.NumField() {
-				fill(v.Field(i))
+				if v.Type().Field(i).Tag.Get("json") != "-" { // others never get into a record
+					fill(v.Field(i))
+				}
 			}
 		}
 	}

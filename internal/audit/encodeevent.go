@@ -82,7 +82,7 @@ func (e *encoder) request(v *access.Request) {
 	}
 	if !v.Identity.Nobody() || !zero(&v.Identity) {
 		e.key("identity")
-		e.identity(&v.Identity)
+		e.identity(&v.Identity, v.Session.Kept)
 	}
 	if v.Session != (access.Session{}) {
 		e.key("session")
@@ -112,7 +112,7 @@ func (e *encoder) request(v *access.Request) {
 // zero is the meaning of omitzero for what cannot be compared.
 func zero[T any](v *T) bool { return reflect.ValueOf(v).Elem().IsZero() }
 
-func (e *encoder) identity(v *access.Identity) {
+func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	e.open()
 	e.someText("kind", string(v.Kind))
 	e.someText("provider", v.Provider)
@@ -122,7 +122,12 @@ func (e *encoder) identity(v *access.Identity) {
 	e.someTruth("email_verified", v.EmailVerified)
 	e.someText("name", v.Name)
 	e.someText("username", v.Username)
-	e.someTexts("groups", v.Groups)
+	if kept != nil && kept.Groups.Is(v.Groups) {
+		e.key("groups")
+		e.add(kept.Groups.Once(encodedTexts))
+	} else {
+		e.someTexts("groups", v.Groups)
+	}
 	e.someTruth("groups_incomplete", v.GroupsIncomplete)
 	e.someClaims("claims", v.Claims)
 	if login := &v.Login; !zero(login) {

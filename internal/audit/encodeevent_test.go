@@ -87,7 +87,9 @@ func (f *filler) fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
-			f.fill(v.Field(i))
+			if v.Type().Field(i).Tag.Get("json") != "-" {
+				f.fill(v.Field(i))
+			}
 		}
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
@@ -205,6 +207,23 @@ func TestDeepClaims(t *testing.T) {
 	compareEncodings(t, e)
 }
 
+// What is kept with a session is written as if it were not, and only while it is
+// what the request says.
+func TestKeptGroupsAreThoseOfTheRequest(t *testing.T) {
+	e := event(1)
+	groups := access.NewTexts([]string{"a & b", "\"quoted\"", "\u2028", "z"})
+	e.Request.Session.Kept = &access.Kept{Groups: groups}
+	e.Request.Identity.Groups = groups.List()
+	compareEncodings(t, e)
+	compareEncodings(t, e) // which finds them encoded
+	for _, other := range [][]string{nil, {}, {"a & b"}, groups.List()[:3], groups.List()[1:], {"a & b", "b", "c", "z"}} {
+		e.Request.Identity.Groups = other
+		compareEncodings(t, e)
+	}
+	e.Request.Session.Kept = &access.Kept{}
+	compareEncodings(t, e)
+}
+
 func FuzzQuoted(f *testing.F) {
 	for _, text := range oddTexts {
 		f.Add(text)
@@ -237,6 +256,7 @@ func BenchmarkEncode(b *testing.B) {
 		for i := range groups {
 			e.Request.Identity.Groups = append(e.Request.Identity.Groups, fmt.Sprintf("department-%03d", i))
 		}
+		e.Request.Session.Kept = &access.Kept{Groups: access.NewTexts(e.Request.Identity.Groups)} // as of a session in memory
 		e.Request.Device = access.Device{ID: "d-1", MatchedBy: "claim.deviceid", Source: "inventory", Known: access.Yes, Managed: access.Yes, Compliant: access.Yes,
 			OS: "macos", OSVersion: "15.5", SeenAt: at, ObservedAt: at}
 		e.Decision.Policy, e.Decision.Rule = "3f9c1b2a", "allow/engineers-read"

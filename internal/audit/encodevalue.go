@@ -92,12 +92,25 @@ func (e *encoder) someTexts(name string, list []string) {
 		return
 	}
 	e.key(name)
+	e.texts(list)
+}
+
+func (e *encoder) texts(list []string) {
 	e.to = append(e.to, '[')
 	for _, value := range list {
 		e.next()
 		e.quoted(value)
 	}
 	e.to = append(e.to, ']')
+}
+
+// encodedTexts returns a list as it is written. People in many groups are most of
+// what a record says, and each request of theirs says it again.
+func encodedTexts(list []string) string {
+	e := newEncoder()
+	defer e.free()
+	e.texts(list)
+	return string(e.to)
 }
 
 func (e *encoder) someTruth(name string, value bool) {
