@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"hash/maphash"
 	"math"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,11 +23,12 @@ type cache struct {
 
 const shardCount = 64
 
-func newCache(size int) *cache {
+// newCache returns a cache that takes so many bytes, about.
+func newCache(room int) *cache {
 	c := &cache{seed: maphash.MakeSeed()}
 	for i := range shardCount {
-		c.tickets[i].init(size / shardCount)
-		c.logins[i].init(size / shardCount)
+		c.tickets[i].init(room / shardCount / 2)
+		c.logins[i].init(room / shardCount / 2)
 	}
 	return c
 }
@@ -51,14 +53,17 @@ func (c *cache) dropAll(closed bool) {
 // cached is what a shard keeps.
 type cached interface {
 	lastUsed() int64
+	// weight is how many bytes it takes, about, and what the garbage collector
+	// leaves lying around meanwhile. It never changes.
+	weight() int
 	// dropped is told when the shard lets go of it.
 	dropped()
 }
 
 type shard[K comparable, V cached] struct {
-	mu    sync.RWMutex
-	items map[K]V
-	limit int
+	mu         sync.RWMutex
+	items      map[K]V
+	room, held int // by weight
 	// changed counts change notices. Whoever reads the store notes the count
 	// before; if it has moved on, what was read may be old and is not kept.
 	changed uint64
@@ -66,8 +71,8 @@ type shard[K comparable, V cached] struct {
 	_       [64]byte // keeps neighbours off this lock's cache line
 }
 
-func (s *shard[K, V]) init(limit int) {
-	s.limit = max(1, limit)
+func (s *shard[K, V]) init(room int) {
+	s.room = room
 	s.items = make(map[K]V)
 }
 
@@ -79,8 +84,9 @@ func (s *shard[K, V]) get(key K) (V, uint64) {
 
 // add keeps v under key, unless there was a change notice since count was noted:
 // then v counts as dropped at once. If there is something under key already,
-// that is kept and returned.
-func (s *shard[K, V]) add(key K, v V, count uint64) V {
+// that is kept and returned. What was last used before a moment is of no use, and
+// makes room.
+func (s *shard[K, V]) add(key K, v V, count uint64, useless int64) V {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have, ok := s.items[key]; ok {
@@ -90,33 +96,39 @@ func (s *shard[K, V]) add(key K, v V, count uint64) V {
 		v.dropped()
 		return v
 	}
-	if len(s.items) >= s.limit {
-		s.evict()
+	s.sample(useless)
+	for len(s.items) > 0 && s.held+v.weight() > s.room {
+		s.remove(s.sample(useless))
 	}
 	s.items[key] = v
+	s.held += v.weight()
 	return v
 }
 
-// evict drops the least recently used of a few. Whoever is dropped in error is
-// read again.
-func (s *shard[K, V]) evict() {
-	const sample = 8
-	var victim K
+// sample looks at a few, drops those of no use, and returns the least recently
+// used of the others. Whoever is dropped in error is read again. Since more are
+// looked at than are added, what is of no use never piles up.
+func (s *shard[K, V]) sample(useless int64) (victim K) {
+	const few = 8
 	oldest, n := int64(math.MaxInt64), 0
 	for key, v := range s.items { // Go begins at a random place
-		if used := v.lastUsed(); used <= oldest {
+		switch used := v.lastUsed(); {
+		case used < useless:
+			s.remove(key)
+		case used <= oldest:
 			victim, oldest = key, used
 		}
-		if n++; n == sample {
+		if n++; n == few {
 			break
 		}
 	}
-	s.remove(victim)
+	return victim
 }
 
 func (s *shard[K, V]) remove(key K) {
 	if v, ok := s.items[key]; ok {
 		delete(s.items, key)
+		s.held -= v.weight()
 		v.dropped()
 	}
 }
@@ -146,6 +158,7 @@ func (s *shard[K, V]) dropAll(closed bool) {
 		v.dropped()
 	}
 	clear(s.items)
+	s.held = 0
 }
 
 func (s *shard[K, V]) len() int {
@@ -154,17 +167,19 @@ func (s *shard[K, V]) len() int {
 	return len(s.items)
 }
 
-// ticket is a ticket in memory. It holds no secret in the clear.
+// ticket is a ticket in memory: what a request with its cookie needs. It holds no
+// secret, not even a sealed one; whoever needs that reads the store.
 type ticket struct {
-	ticketRecord
-	hash  string
-	login atomic.Pointer[login]
-	built atomic.Pointer[builtEntry]
+	id, origin string // id is that of the login
+	login      atomic.Pointer[login]
+	built      atomic.Pointer[builtEntry]
 }
 
+// builtEntry is the session as requests see it.
 type builtEntry struct {
-	of    *snapshot
+	of    *account
 	entry Entry
+	kept  access.Kept
 }
 
 func (t *ticket) lastUsed() int64 {
@@ -173,6 +188,9 @@ func (t *ticket) lastUsed() int64 {
 	}
 	return 0
 }
+
+// weight includes what package proxy keeps with a session.
+func (t *ticket) weight() int { return 2 << 10 }
 
 func (t *ticket) dropped() {}
 
@@ -184,30 +202,23 @@ func (t *ticket) bind(l *login) {
 	}
 }
 
-// entry returns the session as requests see it, made once for each state of the
-// login.
+// entry returns the session as requests see it, made once for each account.
 func (t *ticket) entry(s *snapshot) *Entry {
-	if b := t.built.Load(); b != nil && b.of == s {
+	if b := t.built.Load(); b != nil && b.of == s.account {
 		return &b.entry
 	}
-	b := &builtEntry{of: s, entry: Entry{
-		Session:  s.session(t.Login),
-		Identity: &s.Identity,
-		Origin:   t.Origin,
-	}}
+	b := &builtEntry{of: s.account, entry: s.entry(t.id, t.origin)}
+	b.kept.Of, b.kept.Groups = &s.identity, s.lists[0]
+	b.entry.Session.Kept = &b.kept
 	t.built.Store(b)
 	return &b.entry
 }
 
-// dataKey opens the data key with the cookie's secret.
-func (t *ticket) dataKey(secret string) ([]byte, error) {
-	return openUnder(secret, forTicket, t.Key, t.place(t.hash))
-}
-
 // login is a login in memory, shared by its tickets.
 type login struct {
-	id   string
-	snap atomic.Pointer[snapshot]
+	id    string
+	bytes int // of the record when it was read
+	snap  atomic.Pointer[snapshot]
 	// seen is the highest version the store announced. A snapshot below it is
 	// old. gone is above all versions.
 	seen atomic.Uint64
@@ -223,17 +234,45 @@ type login struct {
 
 const gone = math.MaxUint64
 
-// snapshot is a login as the store had it at one version. It never changes.
-type snapshot struct {
-	loginRecord
-	version uint64
-	// The times every request looks at, in nanoseconds since 1970; refreshAt and
-	// due are 0 if the identity is not refreshed.
-	expires, persisted, refreshAt, due int64
+// account is what requests see of a login. It never changes, and versions of a
+// login that say the same share it.
+type account struct {
+	identity         access.Identity
+	created, expires time.Time
+	// lists are the groups and other lists of the identity. Who has the same shares
+	// them.
+	lists [4]*access.Texts
 }
 
-func newSnapshot(rec *loginRecord, version uint64) *snapshot {
-	s := &snapshot{loginRecord: *rec, version: version, expires: rec.Expires.UnixNano(), persisted: rec.Used.UnixNano()}
+// says reports whether a record says the same.
+func (a *account) says(rec *loginRecord) bool {
+	return a.created.Equal(rec.Created) && a.expires.Equal(rec.Expires) && reflect.DeepEqual(&a.identity, &rec.Identity)
+}
+
+// entry describes the login of an ID for requests to an origin.
+func (a *account) entry(id, origin string) Entry {
+	return Entry{Session: access.Session{ID: id, Created: a.created, Expires: a.expires}, Identity: &a.identity, Origin: origin}
+}
+
+// snapshot is a login as the store had it at one version, as far as it is needed
+// to serve requests. It never changes.
+type snapshot struct {
+	*account
+	version, renewal uint64
+	// The times every request looks at, in nanoseconds since 1970; refreshAt and
+	// due are 0 if the identity is not refreshed.
+	ends, persisted, refreshAt, due int64
+}
+
+// snapshot returns what a record says, which is left as it is. before is an
+// earlier one, if there is one.
+func (n *names) snapshot(rec *loginRecord, version uint64, before *snapshot) *snapshot {
+	s := &snapshot{version: version, renewal: rec.Renewal, ends: rec.Expires.UnixNano(), persisted: rec.Used.UnixNano()}
+	if before != nil && before.says(rec) {
+		s.account = before.account
+	} else {
+		s.account = n.account(rec)
+	}
 	if !rec.Due.IsZero() {
 		s.due = rec.Due.UnixNano()
 		s.refreshAt = refreshTime(rec.Issued, rec.Due).UnixNano()
@@ -241,12 +280,9 @@ func newSnapshot(rec *loginRecord, version uint64) *snapshot {
 	return s
 }
 
-// session describes the login of an ID for decisions.
-func (s *snapshot) session(id string) access.Session {
-	return access.Session{ID: id, Created: s.Created, Expires: s.Expires}
-}
-
 func (l *login) lastUsed() int64 { return l.used.Load() }
+
+func (l *login) weight() int { return 1<<10 + 2*l.bytes }
 
 // dropped makes tickets that still point here look the login up again: nobody
 // would tell this one about changes any more.

@@ -25,24 +25,60 @@ func TestCompactRecordsReadAsBefore(t *testing.T) {
 		"no one":    func(r *loginRecord) { *r = loginRecord{} },
 		"subject":   func(r *loginRecord) { r.Identity.Email, r.Identity.Name, r.SID = "", "", "" },
 	} {
-		want, got := full(), full()
+		want, rec := full(), full()
 		edit(want)
-		edit(got)
-		n.compact(got)
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v, not %+v", name, got, want)
+		edit(rec)
+		got := n.account(rec)
+		if !got.says(want) || !reflect.DeepEqual(rec, want) {
+			t.Errorf("%s: %+v of %+v, not of %+v", name, got, rec, want)
 		}
 	}
-	a, b := full(), full()
-	n.compact(a)
-	n.compact(b)
-	if unsafe.StringData(a.Identity.Groups[2]) != unsafe.StringData(b.Identity.Groups[2]) {
-		t.Error("a group of two logins is there twice")
+	a, b := n.account(full()), n.account(full())
+	if &a.identity.Groups[2] != &b.identity.Groups[2] || &a.identity.Login.AMR[0] != &b.identity.Login.AMR[0] {
+		t.Error("a list of two logins is there twice")
 	}
-	// Lists lie side by side; none grows into the next.
-	_ = append(a.Identity.Groups, "intruder")
-	if a.Identity.Login.AMR[0] != "otp" {
-		t.Errorf("a list has grown into another: %q", a.Identity.Login.AMR)
+	fewer := full()
+	fewer.Identity.Groups = fewer.Identity.Groups[:2]
+	if c := n.account(fewer); len(c.identity.Groups) != 2 || unsafe.StringData(a.identity.Groups[1]) != unsafe.StringData(c.identity.Groups[1]) {
+		t.Errorf("another list: %q", c.identity.Groups)
+	}
+}
+
+// Versions of a login that say the same to requests are one account, so that what
+// was made of it stays; any other is another one.
+func TestAccountsLastWhileNothingChanges(t *testing.T) {
+	rec := &loginRecord{Identity: employee(7).Identity, Created: time.Unix(1, 0), Expires: time.Unix(1e6, 0), Used: time.Unix(2, 0)}
+	var n names
+	first := n.snapshot(rec, 1, nil)
+	used := *rec
+	used.Used, used.Renewal = time.Unix(3, 0), 7
+	if again := n.snapshot(&used, 2, first); again.account != first.account || again.persisted == first.persisted || again.renewal != 7 {
+		t.Error("a use has made another account, or was not noted")
+	}
+	for name, change := range map[string]func(*loginRecord){
+		"groups":  func(r *loginRecord) { r.Identity.Groups = r.Identity.Groups[1:] },
+		"name":    func(r *loginRecord) { r.Identity.Name = "B" },
+		"claims":  func(r *loginRecord) { r.Identity.Claims = map[string]any{"a": true} },
+		"created": func(r *loginRecord) { r.Created = time.Unix(2, 0) },
+		"expires": func(r *loginRecord) { r.Expires = time.Unix(1e5, 0) },
+		"login":   func(r *loginRecord) { r.Identity.Login.ACR = "phr" },
+	} {
+		other := *rec
+		change(&other)
+		if next := n.snapshot(&other, 3, first); next.account == first.account || !next.says(&other) {
+			t.Errorf("%s: the account is still the old one", name)
+		}
+	}
+}
+
+// Lists that nobody has any more are forgotten; how many are known has a limit.
+func TestSharedListsAreBounded(t *testing.T) {
+	var n names
+	for i := range mostLists + 10 {
+		n.list([]string{string(rune(i)), "x"})
+	}
+	if len(n.lists) > mostLists {
+		t.Fatalf("%d lists", len(n.lists))
 	}
 }
 

@@ -34,7 +34,11 @@ func (m *Manager) Handover(ctx context.Context, secret, origin, challenge string
 	if !ok {
 		return "", errUnknown
 	}
-	t, l, s, err := m.find(ctx, hash, secret)
+	t, err := m.readTicket(ctx, hash, secret)
+	if err != nil {
+		return "", err
+	}
+	l, s, err := m.resolve(ctx, t.Login)
 	if err != nil {
 		return "", err
 	}
@@ -103,7 +107,7 @@ func (m *Manager) Redeem(ctx context.Context, code, origin, verifier, previous s
 			return "", nil, storeError(err)
 		}
 	}
-	if err := m.putTicket(ctx, n.ticket, s.Expires)(); err != nil {
+	if err := m.putTicket(ctx, n.storedTicket, s.expires)(); err != nil {
 		return "", nil, storeError(err)
 	}
 	var overdue []string
@@ -119,7 +123,8 @@ func (m *Manager) Redeem(ctx context.Context, code, origin, verifier, previous s
 		return "", nil, storeError(err)
 	}
 	m.removeTickets(ctx, overdue...)
-	return n.secret, n.entry(s), nil
+	entry := s.entry(n.Login, n.Origin)
+	return n.secret, &entry, nil
 }
 
 // burn removes a code and returns what it stands for. Of several attempts with

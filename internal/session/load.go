@@ -42,7 +42,8 @@ func (m *Manager) Reopen(ctx context.Context, id string, now time.Time, use bool
 	if use {
 		m.touch(l, s, now)
 	}
-	return &Entry{Session: s.session(id), Identity: &s.Identity}, nil
+	entry := s.entry(id, "")
+	return &entry, nil
 }
 
 func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time, use bool) (*Entry, error) {
@@ -64,7 +65,7 @@ func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time
 			return nil, err
 		}
 	}
-	if t.Origin != origin {
+	if t.origin != origin {
 		return nil, errUnknown
 	}
 	if err := m.alive(l, s, now); err != nil {
@@ -85,10 +86,10 @@ func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time
 // alive checks both lifetimes, and that the login was not revoked.
 func (m *Manager) alive(l *login, s *snapshot, now time.Time) error {
 	n := now.UnixNano()
-	if n >= s.expires || n-l.used.Load() >= int64(m.idle) {
+	if n >= s.ends || n-l.used.Load() >= int64(m.idle) {
 		return errExpired
 	}
-	revoked, err := m.Revoked(s.Identity.Issuer, s.Identity.Subject, s.Created)
+	revoked, err := m.Revoked(s.identity.Issuer, s.identity.Subject, s.created)
 	switch {
 	case err != nil:
 		return err
@@ -147,21 +148,27 @@ func (m *Manager) find(ctx context.Context, hash [32]byte, secret string) (*tick
 			return nil, nil, nil, err
 		}
 		m.cache.names.share(&read.Origin)
-		t = read
+		t = &ticket{id: read.Login, origin: read.Origin}
 	}
-	l, s, err := m.resolve(ctx, t.Login)
+	l, s, err := m.resolve(ctx, t.id)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	if t.login.Load() == nil {
+		t.id = l.id // the same text; one of them is enough
+	}
 	t.bind(l)
-	shard.add(hash, t, count)
+	shard.add(hash, t, count, m.useless())
 	return t, l, s, nil
 }
 
+// useless is when what is still of use was last used, at the earliest.
+func (m *Manager) useless() int64 { return m.now().UnixNano() - int64(m.idle) }
+
 // readTicket reads a ticket from the store and checks that it was made for this
 // secret and has not been changed. The error is a reason.
-func (m *Manager) readTicket(ctx context.Context, hash [32]byte, secret string) (*ticket, error) {
-	t := &ticket{hash: encoding.EncodeToString(hash[:])}
+func (m *Manager) readTicket(ctx context.Context, hash [32]byte, secret string) (*storedTicket, error) {
+	t := &storedTicket{hash: encoding.EncodeToString(hash[:])}
 	item, err := m.store.Get(ctx, ticketPrefix+t.hash)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, errUnknown
@@ -192,7 +199,7 @@ func (m *Manager) resolve(ctx context.Context, id string) (*login, *snapshot, er
 			return l, s, nil
 		}
 	}
-	rec, version, err := m.readLogin(ctx, id)
+	rec, item, err := m.readItem(ctx, id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		shard.drop(id)
@@ -203,9 +210,15 @@ func (m *Manager) resolve(ctx context.Context, id string) (*login, *snapshot, er
 	case err != nil:
 		return nil, nil, storeError(err)
 	}
-	m.cache.names.compact(rec)
-	l = shard.add(id, &login{id: id}, count)
-	return l, l.install(newSnapshot(rec, version)), nil
+	var before *snapshot
+	if l != nil {
+		before = l.snap.Load()
+	}
+	s := m.cache.names.snapshot(rec, item.Version, before)
+	l = &login{id: id, bytes: len(item.Value)}
+	l.use(s.persisted)
+	l = shard.add(id, l, count, m.useless())
+	return l, l.install(s), nil
 }
 
 // maxTries bounds how often a change is tried that others keep overtaking.
@@ -230,11 +243,12 @@ func (m *Manager) update(ctx context.Context, id string, change func(*loginRecor
 		if err != nil {
 			return nil, err
 		}
-		m.cache.names.compact(rec)
-		s := newSnapshot(rec, version)
-		if l, _ := m.cache.loginShard(id).get(id); l != nil {
-			l.install(s)
+		l, _ := m.cache.loginShard(id).get(id)
+		if l == nil {
+			return m.cache.names.snapshot(rec, version, nil), nil
 		}
+		s := m.cache.names.snapshot(rec, version, l.snap.Load())
+		l.install(s)
 		return s, nil
 	}
 	return nil, fmt.Errorf("%w: session %s changes all the time", store.ErrUnavailable, id)

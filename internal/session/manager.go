@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,6 +33,9 @@ type Options struct {
 	// Emit receives audit events; it is called from several goroutines and must
 	// not call back. Default: nobody does.
 	Emit func(*access.Event)
+	// Room is how many bytes of memory the sessions in it may take, about; the store
+	// has the others. Default 256 MiB, some seventy thousand.
+	Room int
 	// Signal is told when a login has ended or changed, here or on another replica,
 	// and without a session when that may be true of any. Load already knows then.
 	// It is called from several goroutines and must return soon. Default: nobody is.
@@ -108,9 +112,7 @@ type Manager struct {
 	touches chan struct{}
 }
 
-// cacheSize is how many tickets, and how many logins, are kept in memory. The
-// store has the others.
-const cacheSize = 1 << 16
+const defaultRoom = 256 << 20
 
 // closeGrace is how long Close lets a refresh finish whose token is being redeemed.
 const closeGrace = 5 * time.Second
@@ -124,9 +126,7 @@ func (m *Manager) Cached() (n int) {
 }
 
 // New returns a Manager. It watches the store until Close.
-func New(opts Options) (*Manager, error) { return newManager(opts, cacheSize) }
-
-func newManager(opts Options, cacheSize int) (*Manager, error) {
+func New(opts Options) (*Manager, error) {
 	if opts.Store == nil {
 		return nil, errors.New("session: no store")
 	}
@@ -139,7 +139,7 @@ func newManager(opts Options, cacheSize int) (*Manager, error) {
 		signal:   opts.Signal,
 		lifetime: opts.Config.lifetime(),
 		idle:     opts.Config.idle(),
-		cache:    newCache(cacheSize),
+		cache:    newCache(cmp.Or(opts.Room, defaultRoom)),
 		touches:  make(chan struct{}, 32),
 	}
 	if m.now == nil {

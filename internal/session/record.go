@@ -76,6 +76,17 @@ type ticketRecord struct {
 	Key []byte `json:"key"`
 }
 
+// storedTicket is a ticket as the store has it.
+type storedTicket struct {
+	ticketRecord
+	hash string
+}
+
+// dataKey opens the data key with the cookie's secret.
+func (t *storedTicket) dataKey(secret string) ([]byte, error) {
+	return openUnder(secret, forTicket, t.Key, t.place(t.hash))
+}
+
 // codeRecord is the stored form of a hand-over code.
 type codeRecord struct {
 	Login     string `json:"login"`
@@ -197,18 +208,24 @@ func damaged(err error) bool { return errors.Is(err, errDamaged) || errors.Is(er
 // readLogin reads a login and its version. The error is store.ErrNotFound when
 // there is none.
 func (m *Manager) readLogin(ctx context.Context, id string) (*loginRecord, uint64, error) {
+	rec, item, err := m.readItem(ctx, id)
+	return rec, item.Version, err
+}
+
+// readItem is readLogin, with the item that the login is kept as.
+func (m *Manager) readItem(ctx context.Context, id string) (*loginRecord, store.Item, error) {
 	item, err := m.store.Get(ctx, loginPrefix+id)
 	if err != nil {
-		return nil, 0, err
+		return nil, store.Item{}, err
 	}
 	rec := new(loginRecord)
 	if err := decode(item.Value, rec); err != nil {
-		return nil, item.Version, err
+		return nil, item, err
 	}
 	if rec.Identity.Nobody() || rec.Created.IsZero() || rec.Expires.IsZero() {
-		return nil, item.Version, fmt.Errorf("%w: it names nobody", errDamaged)
+		return nil, item, fmt.Errorf("%w: it names nobody", errDamaged)
 	}
-	return rec, item.Version, nil
+	return rec, item, nil
 }
 
 // putRecord writes a record that has to be at version now.

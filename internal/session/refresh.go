@@ -51,7 +51,7 @@ type flight struct{ done chan struct{} }
 // renew sees to it that a refresh that is due happens, and returns the state to
 // go on with.
 func (m *Manager) renew(ctx context.Context, t *ticket, l *login, s *snapshot, secret string, now time.Time) (*snapshot, error) {
-	f := m.join(t, l, s, secret, now)
+	f := m.join(l, s, secret, now)
 	if f == nil || now.UnixNano() < s.due {
 		return s, nil
 	}
@@ -75,7 +75,7 @@ func (m *Manager) renew(ctx context.Context, t *ticket, l *login, s *snapshot, s
 // join returns the refresh under way, or starts one. It returns nil if there is
 // nothing to wait for: after a failure it is too early to try again, or someone
 // has just done it.
-func (m *Manager) join(t *ticket, l *login, s *snapshot, secret string, now time.Time) *flight {
+func (m *Manager) join(l *login, s *snapshot, secret string, now time.Time) *flight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.flight != nil {
@@ -85,14 +85,14 @@ func (m *Manager) join(t *ticket, l *login, s *snapshot, secret string, now time
 	if refresher == nil || now.UnixNano() < l.retryAt {
 		return nil
 	}
-	if latest := l.snap.Load(); latest.Renewal != s.Renewal {
+	if latest := l.snap.Load(); latest.renewal != s.renewal {
 		f := &flight{done: make(chan struct{})}
 		close(f.done)
 		return f
 	}
 	f := &flight{done: make(chan struct{})}
 	started := m.background(func() {
-		err := m.refresh(*refresher, t, s, secret)
+		err := m.refresh(*refresher, s, secret)
 		m.landed(l, f, err)
 	})
 	if !started {
@@ -127,12 +127,17 @@ var (
 // refresh redeems the refresh token of a login once and stores the outcome. An
 // error means that it should be tried again; every lasting outcome, also the end
 // of the session, is nil.
-func (m *Manager) refresh(r Refresher, t *ticket, s *snapshot, secret string) error {
+func (m *Manager) refresh(r Refresher, s *snapshot, secret string) error {
+	hash, _ := digest(secret) // it has opened the login
+	t, err := m.readTicket(m.working, hash, secret)
+	if err != nil {
+		return err
+	}
 	dataKey, err := t.dataKey(secret)
 	if err != nil {
 		return err
 	}
-	rec, err := m.lease(t.Login, s.Renewal)
+	rec, err := m.lease(t.Login, s.renewal)
 	switch {
 	case errors.Is(err, errSuperseded), errors.Is(err, store.ErrNotFound):
 		// Whoever waits for this refresh should see the other one's outcome, also
@@ -156,8 +161,9 @@ func (m *Manager) refresh(r Refresher, t *ticket, s *snapshot, secret string) er
 func (m *Manager) lease(id string, renewal uint64) (*loginRecord, error) {
 	ctx, cancel := context.WithTimeout(m.working, leaseTime+redeemTime)
 	defer cancel()
+	var leased *loginRecord
 	for {
-		s, err := m.update(ctx, id, func(rec *loginRecord) error {
+		_, err := m.update(ctx, id, func(rec *loginRecord) error {
 			now := m.now()
 			if rec.Renewal != renewal {
 				return errSuperseded
@@ -166,13 +172,14 @@ func (m *Manager) lease(id string, renewal uint64) (*loginRecord, error) {
 				return errLeased
 			}
 			rec.Lease = now.Add(leaseTime).UTC()
+			leased = rec // as it is stored, unless that fails
 			return nil
 		})
 		if !errors.Is(err, errLeased) {
 			if err != nil {
 				return nil, err
 			}
-			return &s.loginRecord, nil
+			return leased, nil
 		}
 		if !pause(ctx, leasePoll) {
 			return nil, fmt.Errorf("waiting for the replica that refreshes: %w", ctx.Err())

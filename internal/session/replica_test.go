@@ -207,7 +207,7 @@ func TestBrokenWatchKeepsNothingInMemory(t *testing.T) {
 
 func TestEvictedSessionsAreReadAgain(t *testing.T) {
 	s := memory(t)
-	m, err := newManager(Options{Store: s}, 1) // one ticket and one login per shard
+	m, err := New(Options{Store: s, Room: 1}) // one ticket and one login per shard
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,12 +67,13 @@ func (m *Manager) Start(ctx context.Context, s Start) (secret string, e *Entry, 
 	if err != nil {
 		return "", nil, storeError(err)
 	}
-	return n.secret, n.entry(n.snapshot), nil
+	entry := n.snapshot.entry(n.Login, n.Origin)
+	return n.secret, &entry, nil
 }
 
 // newTicket is a ticket that was just made, its secret, and the login it opens.
 type newTicket struct {
-	*ticket
+	*storedTicket
 	secret   string
 	snapshot *snapshot
 }
@@ -80,7 +81,7 @@ type newTicket struct {
 // previousTicket is a ticket the browser had before, with its login if it has
 // one. live says whether it could still be used.
 type previousTicket struct {
-	*ticket
+	*storedTicket
 	dataKey []byte
 	record  *loginRecord
 	live    bool
@@ -104,15 +105,18 @@ func (m *Manager) previous(ctx context.Context, secret, origin string) (*previou
 	if t.Origin != origin {
 		return nil, nil
 	}
-	p := &previousTicket{ticket: t}
+	p := &previousTicket{storedTicket: t}
 	if p.dataKey, err = t.dataKey(secret); err != nil {
 		return nil, err
 	}
 	l, s, err := m.resolve(ctx, t.Login)
 	switch access.ReasonOf(err) {
 	case "":
-		p.record = &s.loginRecord
 		p.live = m.alive(l, s, m.now()) == nil
+		p.record, _, err = m.readLogin(ctx, t.Login)
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !damaged(err) {
+			return nil, storeError(err)
+		}
 	case access.StoreUnavailable, access.ClientGone:
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (m *Manager) begin(ctx context.Context, s Start, rec *loginRecord) (n newTi
 	group, gctx := errgroup.WithContext(ctx)
 	var version uint64
 	group.Go(m.putIndex(gctx, id, rec))
-	group.Go(m.putTicket(gctx, n.ticket, rec.Expires))
+	group.Go(m.putTicket(gctx, n.storedTicket, rec.Expires))
 	group.Go(func() (err error) {
 		version, err = m.putRecord(gctx, loginPrefix+id, rec, store.New, rec.Expires.Add(keepAfter))
 		return err
@@ -147,7 +151,7 @@ func (m *Manager) begin(ctx context.Context, s Start, rec *loginRecord) (n newTi
 	if err := group.Wait(); err != nil {
 		return n, err
 	}
-	n.snapshot = newSnapshot(rec, version)
+	n.snapshot = m.cache.names.snapshot(rec, version, nil)
 	return n, nil
 }
 
@@ -188,7 +192,7 @@ func (m *Manager) stepUp(ctx context.Context, p *previousTicket, s Start, fresh 
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(m.putIndex(gctx, p.Login, fresh))
-	group.Go(m.putTicket(gctx, n.ticket, fresh.Expires))
+	group.Go(m.putTicket(gctx, n.storedTicket, fresh.Expires))
 	if err := group.Wait(); err != nil {
 		return n, err
 	}
@@ -236,14 +240,14 @@ func (m *Manager) makeTicket(rec ticketRecord, dataKey []byte) (n newTicket, err
 	if !ok {
 		return n, access.Because(access.InternalError, errors.New("session: a secret that is none"))
 	}
-	n = newTicket{secret: secret, ticket: &ticket{ticketRecord: rec, hash: encoding.EncodeToString(hash[:])}}
+	n = newTicket{secret: secret, storedTicket: &storedTicket{ticketRecord: rec, hash: encoding.EncodeToString(hash[:])}}
 	if n.Key, err = sealUnder(secret, forTicket, dataKey, n.place(n.hash)); err != nil {
 		return n, access.Because(access.InternalError, err)
 	}
 	return n, nil
 }
 
-func (m *Manager) putTicket(ctx context.Context, t *ticket, expires time.Time) func() error {
+func (m *Manager) putTicket(ctx context.Context, t *storedTicket, expires time.Time) func() error {
 	return func() error {
 		_, err := m.putRecord(ctx, ticketPrefix+t.hash, &t.ticketRecord, store.New, expires.Add(keepAfter))
 		if err != nil {
