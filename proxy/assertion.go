@@ -39,9 +39,9 @@ const (
 	keyPeriod = 24 * time.Hour
 	// keyRetry is the pause after the store could not be asked for keys.
 	keyRetry = time.Minute
-	// assertionCache is how many assertions are kept for reuse: as many as there
-	// are sessions in memory (a kilobyte and a half each), since one that is signed
-	// anew costs as much as all else that is done for a request.
+	// assertionCache is how many assertions are kept for reuse, besides the one that
+	// is kept with each session: for access tokens, and for further routes. One that
+	// is signed anew costs as much as all else that is done for a request.
 	assertionCache = 64 << 10
 )
 
@@ -278,24 +278,28 @@ type deviceClaim struct {
 	ID string `json:"id"`
 }
 
-// same reports whether two assertions say the same, apart from when.
-func (c *claims) same(o *claims) bool {
-	return c.Issuer == o.Issuer && c.Audience == o.Audience && c.Subject == o.Subject && c.Provider == o.Provider &&
-		c.Email == o.Email && c.EmailVerified == o.EmailVerified && c.Name == o.Name && c.Username == o.Username &&
-		slices.Equal(c.Groups, o.Groups) && c.ACR == o.ACR && slices.Equal(c.AMR, o.AMR) &&
-		c.AuthTime == o.AuthTime && c.ClientID == o.ClientID && c.Scope == o.Scope && c.Device == o.Device
+// assertedAlike reports whether an assertion says the same of two identities.
+func assertedAlike(a, b *access.Identity) bool {
+	return a.Subject == b.Subject && a.Provider == b.Provider && a.Email == b.Email && a.EmailVerified == b.EmailVerified &&
+		a.Name == b.Name && a.Username == b.Username && a.Login.ACR == b.Login.ACR && slices.Equal(a.Login.AMR, b.Login.AMR) &&
+		a.Login.Time.Equal(b.Login.Time) && a.ClientID == b.ClientID && slices.Equal(a.Scopes, b.Scopes)
 }
 
 // assertionKey finds an assertion again, by its hash: two that share one take
 // turns. Whether it may be used is decided by comparing the key and everything
 // that the assertion says, so that no input can be missing.
-type assertionKey struct{ form, session, audience, route, subject, device string }
+type assertionKey struct{ form, session, issuer, audience, route, device string }
 
 type signed struct {
-	key     assertionKey
-	claims  claims
-	session time.Time // the end of the session or access token it was made for
-	token   string
+	by     *Signer
+	key    assertionKey
+	of     *access.Identity // which nobody changes
+	groups []string
+	// end is that of the session or access token it was made for, in nanoseconds
+	// since 1970; 0 if it has none.
+	end             int64
+	issued, expires int64 // in seconds
+	token           string
 }
 
 // assert returns the assertion for a request that was allowed. One is signed
@@ -304,37 +308,83 @@ type signed struct {
 // own.
 func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Request, groups []string) (string, error) {
 	id := &req.Identity
-	c := claims{Issuer: issuer, Audience: req.Origin(), Subject: id.User(), Provider: id.Provider,
-		Email: id.Email, EmailVerified: id.EmailVerified, Name: id.Name, Username: id.Username,
-		Groups: groups, ACR: id.Login.ACR, AMR: id.Login.AMR, ClientID: id.ClientID, Scope: strings.Join(id.Scopes, " "),
-		Device: deviceClaim{req.Device.ProvenID()}}
-	if at := id.Login.Time; !at.IsZero() {
-		c.AuthTime = at.Unix()
-	}
-	key := assertionKey{form, req.Session.ID, c.Audience, req.Route, c.Subject, c.Device.ID}
+	want := signed{by: s, of: id, groups: groups, key: assertionKey{form, req.Session.ID, issuer, req.Origin(), req.Route, req.Device.ProvenID()}}
 	end := req.Session.Expires
 	if end.IsZero() {
 		end = req.Credential.Expires
 	}
-	now, hash := req.Time.Unix(), maphash.Comparable(s.seed, key)
-	if have, ok := s.cache.Get(hash); ok && have.fresh(now) && have.session.Equal(end) && have.key == key && have.claims.same(&c) {
+	if !end.IsZero() {
+		want.end = end.UnixNano()
+	}
+	now := req.Time.Unix()
+	// Most sessions are of one application with one route. What those need is with
+	// the session: looking for it costs no search, and it goes when the session does.
+	kept := req.Session.Kept
+	var near *signed
+	if kept != nil {
+		near, _ = kept.Assertion.Load().(*signed)
+		if near != nil && near.serves(&want, now) {
+			return near.token, nil
+		}
+	}
+	var h maphash.Hash
+	h.SetSeed(s.seed)
+	maphash.WriteComparable(&h, want.key)
+	h.WriteString(id.Provider)
+	h.WriteByte(0)
+	h.WriteString(id.Subject)
+	hash := h.Sum64()
+	if have, ok := s.cache.Get(hash); ok && have.serves(&want, now) {
 		return have.token, nil
 	}
-	c.IssuedAt, c.Expires = now, now+int64(assertionLifetime/time.Second)
+	want.issued, want.expires = now, now+int64(assertionLifetime/time.Second)
 	if !end.IsZero() {
-		c.Expires = min(c.Expires, end.Unix())
+		want.expires = min(want.expires, end.Unix())
 	}
-	token, err := s.sign(ctx, req.Time, c.form(form))
-	if err != nil {
+	var err error
+	if want.token, err = s.sign(ctx, req.Time, want.claims().form(form)); err != nil {
 		return "", err
 	}
-	c.Groups, c.AMR = slices.Clone(c.Groups), slices.Clone(c.AMR) // the cache keeps them
-	s.cache.Add(hash, &signed{key, c, end, token})
-	return token, nil
+	// It stays longer than the request.
+	want.groups = slices.Clone(groups)
+	if kept != nil && assertedAlike(kept.Of, id) {
+		want.of = kept.Of
+	} else {
+		who := *id
+		who.Login.AMR, who.Scopes = slices.Clone(id.Login.AMR), slices.Clone(id.Scopes)
+		want.of = &who
+	}
+	made := new(signed)
+	*made = want
+	if kept != nil && (near == nil || near.key == want.key || !near.fresh(now)) {
+		kept.Assertion.Store(made)
+	} else {
+		s.cache.Add(hash, made)
+	}
+	return made.token, nil
+}
+
+// serves reports whether an assertion can be used for what another one would say
+// now.
+func (s *signed) serves(want *signed, now int64) bool {
+	return s.by == want.by && s.fresh(now) && s.end == want.end && s.key == want.key && assertedAlike(s.of, want.of) && slices.Equal(s.groups, want.groups)
 }
 
 func (s *signed) fresh(now int64) bool {
-	return now >= s.claims.IssuedAt && now-s.claims.IssuedAt < (s.claims.Expires-s.claims.IssuedAt+1)/2
+	return now >= s.issued && now-s.issued < (s.expires-s.issued+1)/2
+}
+
+// claims returns what the assertion says.
+func (s *signed) claims() *claims {
+	id := s.of
+	c := &claims{Issuer: s.key.issuer, Audience: s.key.audience, Subject: id.User(), IssuedAt: s.issued, Expires: s.expires, Provider: id.Provider,
+		Email: id.Email, EmailVerified: id.EmailVerified, Name: id.Name, Username: id.Username,
+		Groups: s.groups, ACR: id.Login.ACR, AMR: id.Login.AMR, ClientID: id.ClientID, Scope: strings.Join(id.Scopes, " "),
+		Device: deviceClaim{s.key.device}}
+	if at := id.Login.Time; !at.IsZero() {
+		c.AuthTime = at.Unix()
+	}
+	return c
 }
 
 func (s *Signer) sign(ctx context.Context, now time.Time, c any) (string, error) {

@@ -20,6 +20,7 @@ func BenchmarkAssertions(b *testing.B) {
 				list[i] = request(c)
 				list[i].Session.ID = fmt.Sprintf("session-%d", i)
 				list[i].Identity.Subject = fmt.Sprintf("user-%d", i)
+				list[i].Session.Kept = &access.Kept{Of: &list[i].Identity}
 			}
 			groups := []string{"group-0", "group-1"}
 			assert := func(i int) {

@@ -256,6 +256,63 @@ func TestAssertionsWithTheSameHash(t *testing.T) {
 	}
 }
 
+// What is kept with a session is used for what it says and for nothing else, also
+// where somebody has changed the request meanwhile; and a session with several
+// routes needs none of them signed twice.
+func TestAssertionsKeptWithTheSession(t *testing.T) {
+	c := &clock{epoch}
+	memory := store.NewMemory(c.Now)
+	s := signerAt(t, c, memory, 1)
+	kept := &access.Kept{Of: &request(c).Identity}
+	assert := func(by *Signer, form string, edit func(*access.Request)) string {
+		t.Helper()
+		req := request(c)
+		req.Session.Expires, req.Session.Kept = epoch.Add(10*time.Hour), kept
+		edit(req)
+		token, err := by.assert(t.Context(), form, "https://auth.example", req, []string{"eng"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	seen := map[string]string{}
+	edits := map[string]func(*access.Request){
+		"nothing": func(*access.Request) {},
+		"route":   func(r *access.Request) { r.Route = "other" },
+		"host":    func(r *access.Request) { r.Host = "other.example" },
+		"session": func(r *access.Request) { r.Session.ID = "s2" },
+		"subject": func(r *access.Request) { r.Identity.Subject = "bob" },
+		"email":   func(r *access.Request) { r.Identity.Email = "a@x" },
+		"end":     func(r *access.Request) { r.Session.Expires = epoch.Add(time.Hour) },
+		"device":  func(r *access.Request) { r.Device.ID = "d" },
+	}
+	for name, edit := range edits {
+		for _, form := range []string{"", "iap"} {
+			token := assert(s, form, edit)
+			if other, ok := seen[token]; ok {
+				t.Errorf("%s %s gets the assertion of %s", name, form, other)
+			}
+			seen[token] = name + " " + form
+		}
+	}
+	again := map[string]string{}
+	for _, name := range []string{"nothing", "route", "host", "route", "nothing", "host"} {
+		token := assert(s, "", edits[name])
+		if have, ok := again[name]; ok && have != token {
+			t.Errorf("%s: signed again without need", name)
+		}
+		again[name], seen[token] = token, name+" "
+	}
+	if token := assert(signerAt(t, c, memory, 1), "", edits["nothing"]); seen[token] != "" {
+		t.Error("a signer has handed out what another one signed")
+	}
+	c.now = epoch.Add(151 * time.Second)
+	fresh := assert(s, "", edits["nothing"])
+	if seen[fresh] != "" || assert(s, "", edits["nothing"]) != fresh {
+		t.Error("an old one was handed out, or the new one was not kept")
+	}
+}
+
 func TestAssertionEndsWithTheSession(t *testing.T) {
 	c := &clock{epoch}
 	s := signerAt(t, c, store.NewMemory(c.Now), 1)
