@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"math"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
@@ -22,6 +23,8 @@ const (
 	quietBytes = 1 << 20
 	// worthBytes is how much must have been allocated for giving memory back.
 	worthBytes = 4 << 20
+	// mostForSessions is the most memory that sessions may take: more than a million.
+	mostForSessions = 4 << 30
 )
 
 // keepMemory trades memory for time, until ctx ends: it collects less often while
@@ -55,6 +58,22 @@ func keepMemory(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// sessionRoom returns how much of the memory sessions may take: an eighth of what
+// there is for this process. What does not fit is read from the store each time,
+// which is several times as dear as all else that is done for a request.
+func sessionRoom() int {
+	most := debug.SetMemoryLimit(-1)
+	for _, limit := range []int64{groupLimit("/sys/fs/cgroup/memory.max"), machineMemory("/proc/meminfo")} {
+		if limit > 0 {
+			most = min(most, limit)
+		}
+	}
+	if most == math.MaxInt64 {
+		return 0 // nobody knows
+	}
+	return int(min(most/8, mostForSessions))
 }
 
 // gcPercent is how much may be allocated before the next collection, in percent
@@ -101,4 +120,26 @@ func groupLimit(path string) int64 {
 		return 0 // "max"
 	}
 	return limit
+}
+
+// machineMemory reads how much memory the machine has (proc_meminfo(5)), 0 where
+// that is not known.
+func machineMemory(path string) int64 {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		rest, ok := strings.CutPrefix(line, "MemTotal:")
+		if !ok {
+			continue
+		}
+		number, _ := strings.CutSuffix(strings.TrimSpace(rest), " kB")
+		kibibytes, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return 0
+		}
+		return kibibytes << 10
+	}
+	return 0
 }

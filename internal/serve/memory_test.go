@@ -3,6 +3,7 @@ package serve
 import (
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 )
 
@@ -52,5 +53,29 @@ func TestMemoryLimitOfTheGroup(t *testing.T) {
 	}
 	if live, allocated := heap(); allocated == 0 || live > allocated {
 		t.Errorf("%d in use of %d ever allocated", live, allocated)
+	}
+}
+
+func TestMemoryOfTheMachine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "meminfo")
+	for text, want := range map[string]int64{"MemTotal:       24683636 kB\nMemFree: 1 kB\n": 24683636 << 10, "MemFree: 1 kB\n": 0, "MemTotal: much\n": 0, "": 0} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := machineMemory(path); got != want {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
+	if machineMemory(path+"x") != 0 {
+		t.Error("a file that is not there says something")
+	}
+}
+
+// Sessions take a part of what there is, also of a limit that somebody has set.
+func TestRoomForSessions(t *testing.T) {
+	was := debug.SetMemoryLimit(160 << 20)
+	defer debug.SetMemoryLimit(was)
+	if got := sessionRoom(); got > 20<<20 || got < 1<<20 {
+		t.Errorf("%d bytes", got)
 	}
 }
