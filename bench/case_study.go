@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/h1"
+	"github.com/doorward/doorward/internal/lane"
 )
 
 // study is what docs/decisions/fast-lane.md quotes: how much each part of a
@@ -22,7 +23,7 @@ import (
 var study = benchCase{
 	id: "study", onRequest: true,
 	title: "Where a proxy in Go spends its time, plain HTTP/1.1, answers of 1 KiB",
-	about: "No participant checks anything. `lane` is a prototype that serves plain requests itself and leaves the rest to net/http;\n" +
+	about: "No participant checks anything. `lane` serves plain requests itself and leaves the rest to net/http;\n" +
 		"`loop` is a forwarding loop of a few lines in place of httputil.ReverseProxy; the last one copies bytes. See decisions/fast-lane.md.",
 	run: func(b *bench) (*table, error) {
 		results, err := b.compare([]participant{
@@ -82,10 +83,7 @@ func serveStudied(ctx context.Context, made, address, target string) error {
 	if front == "http" {
 		return server.Serve(listener)
 	}
-	others := &handedOver{address: listener.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
-	go server.Serve(others)
-	defer others.Close()
-	return (&lane{listener, handler, others}).serve(ctx)
+	return lane.New(server).Serve(listener)
 }
 
 // loop forwards requests without bodies and their answers, in as few steps as

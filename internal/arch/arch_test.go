@@ -24,7 +24,7 @@ const module = "github.com/doorward/doorward/"
 // that a new one takes its place knowingly.
 var layers = [][]string{
 	{"internal/access"},
-	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format", "internal/h1"},
+	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format", "internal/h1", "internal/lane"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/store/lent", "internal/session", "internal/audit/send", "internal/issuance"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
 	{"config", "proxy/extauthz", "proxy/spoe"},
@@ -44,6 +44,7 @@ var only = map[string][]string{
 	"internal/jose":     {"internal/access"},
 	"internal/tunnel":   {"internal/access"},
 	"internal/h1":       {},
+	"internal/lane":     {},
 
 	"internal/store/lent": {"internal/store"},
 

@@ -1,0 +1,143 @@
+package lane
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// conn is a connection in the lane.
+type conn struct {
+	net.Conn
+	server *Server
+	socket syscall.RawConn
+	base   context.Context // as http.Server would have it
+	from   string
+
+	ctx  context.Context // ends with the connection
+	lost context.CancelFunc
+
+	state    atomic.Int32
+	deadline time.Time // of reading, as far as it is known; zero: none
+	watch    watch
+
+	room  *room // nil while it waits
+	size  int   // of what was read into it
+	taken func(fd uintptr) bool
+}
+
+// The states of a connection.
+const (
+	idle = iota
+	busy
+	closed // while it was idle
+)
+
+// serve serves it until it ends or leaves the lane.
+func (c *conn) serve() {
+	gone := false
+	defer func() {
+		if c.room != nil {
+			c.room.leave()
+		}
+		if !gone {
+			c.Conn.Close()
+			c.note(http.StateClosed)
+		}
+		c.server.remove(c)
+	}()
+	h := c.server.http
+	if from := c.RemoteAddr(); from != nil { // from here on it can be read
+		c.from = from.String()
+	}
+	if c.socket = socketOf(c.Conn); c.socket == nil || h.ReadTimeout > 0 || h.WriteTimeout > 0 || h.Protocols != nil && !h.Protocols.HTTP1() {
+		gone = c.handOver(nil, time.Time{})
+		return
+	}
+	c.ctx, c.lost = context.WithCancel(context.WithValue(c.base, http.LocalAddrContextKey, c.LocalAddr()))
+	defer c.lost()
+	c.taken = c.take
+	c.watch.init(c)
+	if h.ReadHeaderTimeout > 0 {
+		c.deadline = time.Now().Add(h.ReadHeaderTimeout)
+		c.SetReadDeadline(c.deadline)
+	}
+	for first := c.deadline; c.wait() && c.state.CompareAndSwap(idle, busy); first = (time.Time{}) {
+		r := c.room.request(c.size, h)
+		if r == nil {
+			gone = c.handOver(c.room.in[:c.size], first)
+			return
+		}
+		c.note(http.StateActive)
+		if !c.answer(r) {
+			return
+		}
+		c.state.Store(idle)
+		c.note(http.StateIdle)
+		if c.server.over.Load() {
+			return
+		}
+		c.renew(h.IdleTimeout)
+	}
+}
+
+// wait waits for the next request, and reports whether there is something of it. It
+// holds no room meanwhile.
+func (c *conn) wait() bool {
+	c.size = 0
+	return c.socket.Read(c.taken) == nil && c.size > 0
+}
+
+func (c *conn) take(fd uintptr) (ready bool) {
+	if c.room == nil {
+		c.room = rooms.Get().(*room)
+	}
+	if c.size, _, ready = readNow(fd, c.room.in[:]); !ready {
+		c.room.leave()
+		c.room = nil
+	}
+	return ready
+}
+
+// renew has the next request come within a time, or a little more: up to an eighth,
+// at most a second, so that a busy connection has its deadline set once a second.
+func (c *conn) renew(within time.Duration) {
+	if within <= 0 {
+		if !c.deadline.IsZero() {
+			c.deadline = time.Time{}
+			c.SetReadDeadline(c.deadline)
+		}
+		return
+	}
+	slack := min(within/8, time.Second)
+	if left := time.Until(c.deadline); left < within || left > within+slack {
+		c.deadline = time.Now().Add(within + slack)
+		c.SetReadDeadline(c.deadline)
+	}
+}
+
+// handOver gives the connection to the http.Server, with what was read of it, of a
+// request that has to be there by a time; zero: as the http.Server has it.
+func (c *conn) handOver(read []byte, by time.Time) (taken bool) {
+	if !c.deadline.IsZero() {
+		c.SetReadDeadline(time.Time{})
+	}
+	return c.server.rest.give(&left{Conn: c.Conn, ctx: c.base, read: append([]byte(nil), read...), by: by})
+}
+
+// closeIdle closes it unless there is something of a request.
+func (c *conn) closeIdle() {
+	if c.state.CompareAndSwap(idle, closed) {
+		c.Conn.Close()
+	}
+}
+
+// note tells the hook of the http.Server of a change.
+func (c *conn) note(to http.ConnState) {
+	if hook := c.server.http.ConnState; hook != nil {
+		hook(c.Conn, to)
+	}
+}

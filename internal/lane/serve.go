@@ -1,0 +1,47 @@
+package lane
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+)
+
+// answer has the handler answer a request, and reports whether the connection can be
+// used for another one.
+func (c *conn) answer(r *http.Request) (again bool) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	a := &answer{conn: c, room: c.room, header: http.Header{}, head: r.Method == http.MethodHead, length: -1}
+	a.out = c.room.out[:0]
+	c.room.early.Reset((*frames)(a))
+	returned := false
+	defer func() {
+		if !returned {
+			c.panicked(recover())
+			a.breakOff()
+		}
+		cancel()
+		c.watch.stop()
+	}()
+	r.RemoteAddr = c.from
+	handler := c.server.http.Handler
+	if handler == nil {
+		handler = http.DefaultServeMux
+	}
+	c.watch.start()
+	handler.ServeHTTP(a, r.WithContext(ctx))
+	cancel()
+	again = a.finish()
+	returned = true
+	return again && c.ctx.Err() == nil
+}
+
+// panicked logs what a handler has panicked with, unless it only wanted its answer
+// broken off.
+func (c *conn) panicked(with any) {
+	if with == nil || with == http.ErrAbortHandler {
+		return
+	}
+	stack := make([]byte, 64<<10)
+	stack = stack[:runtime.Stack(stack, false)]
+	c.server.logf("http: panic serving %v: %v\n%s", c.from, with, stack)
+}
