@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
 	"io"
 	"log/slog"
 	"net"
@@ -27,7 +26,8 @@ type Options struct {
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
-	// Rand is the source of request ids. Default crypto/rand.Reader.
+	// Rand is the source of request ids, which are no secrets. Default: the
+	// generator of math/rand/v2, ChaCha8 with a seed of the system's.
 	Rand io.Reader
 	// Log gets what the operator has to know beyond the events. Default: none.
 	Log *slog.Logger
@@ -74,9 +74,6 @@ func New(opts Options) *Door {
 	}
 	if d.now == nil {
 		d.now = time.Now
-	}
-	if d.rand == nil {
-		d.rand = rand.Reader
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"strings"
+	"unicode/utf8"
 )
 
 // reservedHeaders are request headers by which somebody in front of an
@@ -55,6 +56,9 @@ func plainName(name string) bool {
 // reserved reports whether a plain name is ours to set or nobody's. Names come
 // from net/http in canonical form; the slow way is for those that do not.
 func reserved(name string) bool {
+	if name == "" || !reservedFirst[name[0]|0x20] {
+		return false // nearly all
+	}
 	name = http.CanonicalHeaderKey(name)
 	if reservedHeaders[name] {
 		return true
@@ -66,6 +70,17 @@ func reserved(name string) bool {
 	}
 	return false
 }
+
+// reservedFirst are the small letters that reserved names may begin with.
+var reservedFirst = func() (table [256]bool) {
+	for name := range reservedHeaders {
+		table[name[0]|0x20] = true
+	}
+	for _, prefix := range reservedPrefixes {
+		table[prefix[0]|0x20] = true
+	}
+	return table
+}()
 
 // skeleton returns what two spellings of a header name have in common on a
 // server that maps everything but letters and digits to one character.
@@ -80,6 +95,28 @@ func skeleton(name string) string {
 			return '-'
 		}
 	}, name)
+}
+
+// believes reports whether the upstream of a route would take a header for one
+// that the route sets.
+func (e *Entry) believes(name string) bool {
+	var room [64]byte
+	if len(name) > len(room) {
+		return e.names[skeleton(name)]
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			room[i] = c
+		case 'A' <= c && c <= 'Z':
+			room[i] = c + 'a' - 'A'
+		case c < utf8.RuneSelf:
+			room[i] = '-'
+		default:
+			return e.names[skeleton(name)]
+		}
+	}
+	return e.names[string(room[:len(name)])]
 }
 
 // headerBytes is the size of a header block as HTTP/2 counts it (RFC 9113

@@ -193,3 +193,17 @@ func TestCookieWithoutNameCannotBecomeOurs(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// believes does without the string that skeleton makes, and means the same.
+func TestBelievesIsWhatTheSkeletonSays(t *testing.T) {
+	long := strings.Repeat("X-", 40) + "User"
+	e := &Entry{headerSet: headerSet{names: map[string]bool{skeleton("X-Forwarded-User"): true, skeleton(long): true, skeleton("Ünder"): true}}}
+	for name, want := range map[string]bool{
+		"X-Forwarded-User": true, "x_forwarded.user": true, "X-Forwarded-User2": false, "X-Forwarded-Use": false, "": false,
+		long: true, strings.ToLower(long): true, "Ünder": true, "ünder": true, "Under": false,
+	} {
+		if e.believes(name) != want || e.names[skeleton(name)] != want {
+			t.Errorf("%q: %t", name, !want)
+		}
+	}
+}

@@ -399,7 +399,7 @@ func (p *passage) match() error {
 	// Only now is it known which other headers this upstream would believe.
 	if len(entry.names) > 0 && p.before == nil {
 		for name := range p.in.Header {
-			if entry.names[skeleton(name)] {
+			if entry.believes(name) {
 				delete(p.in.Header, name)
 			}
 		}

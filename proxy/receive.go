@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -110,11 +112,23 @@ func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
 // newID returns 128 random bits in hexadecimal. Without randomness there is no
 // telling requests apart, so the request fails.
 func (d *Door) newID() string {
-	id := make([]byte, 16, 16+32)
-	if _, err := io.ReadFull(d.rand, id); err != nil {
+	var id [16]byte
+	if d.rand == nil {
+		binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+		binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	} else if err := d.readID(&id); err != nil {
 		panic(err)
 	}
-	return string(hex.AppendEncode(id, id)[16:])
+	var text [32]byte
+	hex.Encode(text[:], id[:])
+	return string(text[:])
+}
+
+func (d *Door) readID(id *[16]byte) error {
+	var b [16]byte // what an interface is given does not stay on the stack
+	_, err := io.ReadFull(d.rand, b[:])
+	*id = b
+	return err
 }
 
 // receive is station 1: the trust boundary. Behind it the request has one host,
