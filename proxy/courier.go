@@ -110,13 +110,15 @@ func (r *courier) outgoing(out *http.Request) {
 	}
 }
 
-// interim passes an interim answer on, as long as the answer is not there.
+// interim passes an interim answer on, as long as the answer is not there, to a
+// visitor who can tell it from one (RFC 9110 §15.2).
 func (r *courier) interim(code int, header textproto.MIMEHeader) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.answered {
+	if r.answered || !r.passage.in.ProtoAtLeast(1, 1) {
 		return nil
 	}
+	dropHops(http.Header(header))
 	h := r.passage.out.Header()
 	move(h, http.Header(header))
 	r.passage.out.WriteHeader(code)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -213,4 +214,60 @@ func carry(t *testing.T, w *world, scheme string, edit func(*http.Request), c *c
 	body, err := io.ReadAll(res.Body)
 	res.Body.Close()
 	c.Status, c.Header, c.Trailer, c.Body, c.Length, c.Broken = res.StatusCode, res.Header, res.Trailer, string(body), res.ContentLength, err != nil
+}
+
+// An interim answer is for a visitor who knows what that is: over HTTP/1.0 it would
+// be taken for the answer. Nothing of it is about the connection to the upstream.
+func TestInterimAnswersAreForThoseWhoKnowThem(t *testing.T) {
+	up := upstreamOf(t, func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h["Link"], h["Connection"], h["X-Hop"], h["Keep-Alive"] = []string{"</a>"}, []string{"X-Hop"}, []string{"x"}, []string{"timeout=5"}
+		w.WriteHeader(103)
+		clear(h)
+		io.WriteString(w, "hello")
+	})
+	for _, client := range []string{"", standardClient} {
+		route := routeTo("http://app.example", up)
+		route.Upstream.Client = client
+		w := newWorld(t, []access.Route{route}, withPolicy(allowAll))
+		if res, body := w.raw("GET / HTTP/1.0\r\nHost: app.example\r\n\r\n"); res.StatusCode != 200 || body != "hello" {
+			t.Errorf("client %q, over HTTP/1.0: %d %q", client, res.StatusCode, body)
+		}
+		res, _ := w.raw("GET / HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n\r\n")
+		if want := (http.Header{"Link": {"</a>"}}); res.StatusCode != 103 || !reflect.DeepEqual(res.Header, want) {
+			t.Errorf("client %q: %d %v", client, res.StatusCode, res.Header)
+		}
+	}
+}
+
+// An upstream that gives up in the middle of an upload is the one that broke it,
+// whatever the visitor was about to send.
+func TestUpstreamThatBreaksOffAnUpload(t *testing.T) {
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.CopyN(io.Discard, r.Body, 200<<10)
+		panic(http.ErrAbortHandler)
+	}))
+	up.Config.Protocols = new(http.Protocols)
+	up.Config.Protocols.SetHTTP1(true)
+	up.Config.Protocols.SetUnencryptedHTTP2(true)
+	up.Config.ErrorLog = log.New(io.Discard, "", 0)
+	up.Start()
+	t.Cleanup(up.Close)
+	for _, through := range []struct{ scheme, client string }{{"http", ""}, {"http", standardClient}, {"h2c", ""}} {
+		w := newWorld(t, []access.Route{{ID: "app", From: "http://app.example", To: []string{through.scheme + "://" + up.Listener.Addr().String()},
+			Upstream: access.Upstream{Client: through.client}}}, withPolicy(allowAll))
+		for range 50 {
+			req, err := http.NewRequest("POST", "http://app.example/", bytes.NewReader(make([]byte, 1<<20)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := w.transport().RoundTrip(req); err == nil { // else the rest could not be sent
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+			if e := w.rec.event(t); e.Response.Reason != access.UpstreamBroken || e.Response.Status != 502 {
+				t.Fatalf("%s, client %q: %+v", through.scheme, through.client, e.Response)
+			}
+		}
+	}
 }

@@ -157,7 +157,7 @@ type tally struct {
 	io.ReadCloser
 	limit  int64 // of bytes; 0: none
 	n      atomic.Int64
-	failed atomic.Bool
+	failed atomic.Bool // the visitor broke off
 	over   atomic.Bool // more came than the limit
 
 	// For knowing who keeps whom waiting.
@@ -176,7 +176,7 @@ func (t *tally) Read(b []byte) (int, error) {
 		t.over.Store(true)
 		return 0, errBodyTooLarge
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && err != errLeft {
 		t.failed.Store(true)
 	}
 	return n, err
