@@ -21,10 +21,10 @@ func (l gathering) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return gatheringConn{conn}, nil
+	return gatheringConn{wrapped{conn}}, nil
 }
 
-type gatheringConn struct{ net.Conn }
+type gatheringConn struct{ wrapped }
 
 // Write implements net.Conn.
 func (c gatheringConn) Write(b []byte) (int, error) {

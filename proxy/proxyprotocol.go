@@ -57,7 +57,7 @@ func (l *preambleListener) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
-		return &announced{Conn: conn, log: l.log}, nil
+		return &announced{wrapped: wrapped{conn}, log: l.log}, nil
 	}
 }
 
@@ -65,7 +65,7 @@ func (l *preambleListener) Accept() (net.Conn, error) {
 // the visitor's address in the goroutine of the connection, before it reads, so
 // that the preamble is read there.
 type announced struct {
-	net.Conn
+	wrapped
 	log  *slog.Logger
 	once sync.Once
 	from net.Addr

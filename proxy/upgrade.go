@@ -130,11 +130,3 @@ func (s *socket) carry(ctx context.Context, upstream io.ReadWriteCloser) {
 	}
 	<-up
 }
-
-// closeWrite ends one direction of a connection, where it can do that.
-func closeWrite(conn any) error {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}

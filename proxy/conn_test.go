@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// What the listener for visitors adds to a connection takes nothing away: one
+// direction can end before the other, and a connection can be cut off so that the
+// other side knows.
+func TestWrappedConnectionsEndAsOthersDo(t *testing.T) {
+	config := Config{ProxyProtocol: []string{"127.0.0.1"}}
+	for name, wrap := range map[string]func(net.Listener) net.Listener{
+		"none":           func(l net.Listener) net.Listener { return l },
+		"gathering":      Gathering,
+		"PROXY protocol": func(l net.Listener) net.Listener { return config.Preambles(l, slog.New(slog.DiscardHandler)) },
+		"both": func(l net.Listener) net.Listener {
+			return Gathering(config.Preambles(l, slog.New(slog.DiscardHandler)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := wrap(inner)
+			defer l.Close()
+			open := func() (visitor, conn net.Conn) {
+				t.Helper()
+				visitor, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { visitor.Close() })
+				if conn, err = l.Accept(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { conn.Close() })
+				return visitor, conn
+			}
+
+			visitor, conn := open()
+			io.WriteString(conn, "last words")
+			if err := closeWrite(conn); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := io.ReadAll(visitor); err != nil || string(text) != "last words" {
+				t.Errorf("%q, %v", text, err)
+			}
+			io.WriteString(visitor, "PROXY UNKNOWN\r\nand more")
+			visitor.(*net.TCPConn).CloseWrite()
+			if text, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(text), "and more") {
+				t.Errorf("after the last words comes %q, %v", text, err)
+			}
+
+			visitor, conn = open()
+			lingers, ok := conn.(interface{ SetLinger(int) error })
+			if !ok || lingers.SetLinger(0) != nil {
+				t.Fatalf("%T cannot be cut off", conn)
+			}
+			conn.Close()
+			if _, err := visitor.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("cut off, the visitor gets %v", err)
+			}
+		})
+	}
+}
