@@ -87,6 +87,10 @@ type Config struct {
 	// IdleTimeout is how long a connection may wait for its next request.
 	// Default 2m.
 	IdleTimeout access.Duration `yaml:"idle_timeout"`
+	// HTTP1 says who serves HTTP/1.1 where Doorward listens for plaintext: `standard`
+	// is the server of Go's standard library alone. Default: one with a fast lane
+	// before it for plain requests, which costs less; see docs/decisions/fast-lane.md.
+	HTTP1 string `yaml:"http1"`
 	// Recheck is how long anything open (a WebSocket, a stream, a download) goes on
 	// at most before it is decided on again, besides at once whenever something is
 	// known to have changed. At least 1s. Default 60s.
@@ -215,6 +219,7 @@ func (c *Config) Validate(f access.Faults) {
 	if idle := c.Tunnels.IdleTimeout; idle != 0 && idle.Std() < time.Second {
 		f.At("tunnels.idle_timeout").Add("write 1h", "%s is shorter than 1s", idle)
 	}
+	c.validateHTTP1(f.At("http1"))
 	c.Limits.Validate(f.At("limits"))
 	if c.Tunnels.PerIdentity < 0 {
 		f.At("tunnels.per_identity").Add("write 256", "%d is no number of tunnels", c.Tunnels.PerIdentity)

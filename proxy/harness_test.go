@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/lane"
 	"github.com/doorward/doorward/internal/store"
 )
 
@@ -177,13 +178,33 @@ func newWorld(t *testing.T, routes []access.Route, changes ...change) *world {
 	if w.secure {
 		w.server.StartTLS()
 	} else {
-		w.server.Start()
+		w.startPlain()
 	}
 	t.Cleanup(func() {
 		w.door.Close()
 		w.server.Close()
 	})
 	return w
+}
+
+// startPlain serves over plaintext as the program does: with a lane, unless the
+// configuration wants none.
+func (w *world) startPlain() {
+	if !w.snapshot.Server.Lane() {
+		w.server.Start()
+		return
+	}
+	fast := lane.New(w.server.Config)
+	w.server.URL = "http://" + w.server.Listener.Addr().String()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		fast.Serve(w.server.Listener)
+	}()
+	w.t.Cleanup(func() {
+		fast.Close()
+		<-served
+	})
 }
 
 func newTestSigner(t testing.TB) *Signer {

@@ -137,6 +137,7 @@ func TestServerSectionIsChecked(t *testing.T) {
 		"auth_url scheme":      {Config{TLS: ok, AuthURL: "auth.example"}, []string{"auth_url"}},
 		"everybody trusted":    {Config{TLS: ok, TrustedProxies: []string{"0.0.0.0/0", "::/0"}}, []string{"trusted_proxies[0]", "trusted_proxies[1]"}},
 		"no network":           {Config{TLS: ok, TrustedProxies: []string{"proxy.example"}}, []string{"trusted_proxies[0]"}},
+		"server":               {Config{TLS: ok, HTTP1: "fast"}, []string{"http1"}},
 		"limits":               {Config{TLS: ok, MaxHeaderBytes: 1, MaxURLBytes: 1}, []string{"max_header_bytes", "max_url_bytes"}},
 		"half a certificate":   {Config{TLS: TLSConfig{Certificates: []Certificate{{Cert: "a"}}}}, []string{"tls.certificates[0].key"}},
 		"client CA alone":      {Config{Listen: "127.0.0.1:1", TLS: TLSConfig{ClientCA: "x"}}, []string{"tls.client_ca"}},

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -103,6 +104,16 @@ func (c *announced) Read(b []byte) (int, error) {
 		return 0, c.err
 	}
 	return c.Conn.Read(b)
+}
+
+// SyscallConn implements syscall.Conn, for who waits for the visitor without a
+// buffer: it is the socket behind the preamble.
+func (c *announced) SyscallConn() (syscall.RawConn, error) {
+	socket, ok := c.Conn.(syscall.Conn)
+	if c.begin(); c.err != nil || !ok {
+		return nil, errors.Join(c.err, errors.ErrUnsupported)
+	}
+	return socket.SyscallConn()
 }
 
 const (

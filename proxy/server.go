@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 const (
@@ -13,6 +15,9 @@ const (
 	idleTimeout       = 2 * time.Minute
 	drainTimeout      = 30 * time.Second
 	concurrentStreams = 250
+
+	// standardServer is the value of http1 that stands for net/http alone.
+	standardServer = "standard"
 )
 
 // NewServer returns a server for a door with limits against slow and flooding
@@ -47,3 +52,13 @@ func NewServer(c Config, d *Door) *http.Server {
 
 // Drain returns how long requests in flight may go on after the end.
 func (c *Config) Drain() time.Duration { return c.DrainTimeout.Or(drainTimeout) }
+
+// Lane reports whether plain requests have a fast lane: over plaintext, unless the
+// configuration says otherwise.
+func (c *Config) Lane() bool { return c.HTTP1 != standardServer }
+
+func (c *Config) validateHTTP1(f access.Faults) {
+	if c.HTTP1 != "" && c.HTTP1 != standardServer {
+		f.Add("write standard, or leave it out", "%q is no server", c.HTTP1)
+	}
+}

@@ -213,6 +213,7 @@ func (l *live) warnOfRestart(before, now *config.Config) {
 		"log":                    before.Log == now.Log,
 		// The listener's own limits; whatever the door checks takes effect at once.
 		"server.read_header_timeout": before.Server.ReadHeaderTimeout == now.Server.ReadHeaderTimeout,
+		"server.http1":               before.Server.HTTP1 == now.Server.HTTP1,
 		"server.idle_timeout":        before.Server.IdleTimeout == now.Server.IdleTimeout,
 		"server.max_header_bytes":    before.Server.MaxHeaderBytes == now.Server.MaxHeaderBytes,
 		"audit.required":             before.Audit.Required == now.Audit.Required,

@@ -302,8 +302,9 @@ const (
 
 // servers are those of all listeners.
 type servers struct {
-	visitors, admin *http.Server
-	sides           sides
+	visitors side
+	admin    *http.Server
+	sides    sides
 }
 
 func (s *servers) close() {
@@ -315,18 +316,21 @@ func (s *servers) close() {
 // serve begins to accept connections.
 func (r *running) serve(ready *readiness, failed chan<- error) (_ *servers, err error) {
 	cfg, live, log := r.cfg, r.live, r.log
-	s := &servers{visitors: proxy.NewServer(cfg.Server.Config, live.door)}
-	s.visitors.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := proxy.NewServer(cfg.Server.Config, live.door)
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 {
 			growStack(0)
 		}
 		defer live.metrics.Begin(access.Standalone)()
 		live.door.ServeHTTP(w, r)
 	})
-	s.visitors.ConnState = live.connections.note
+	server.ConnState = live.connections.note
 	if live.tls != nil {
-		s.visitors.TLSConfig = live.tls.Config()
+		server.TLSConfig = live.tls.Config()
 	}
+	s := &servers{}
+	var serve func(net.Listener) error
+	s.visitors, serve = withLane(server, &cfg.Server.Config)
 	formKey, err := live.sessions.Key(context.Background(), "admin forms")
 	if err != nil {
 		return nil, err
@@ -350,7 +354,7 @@ func (r *running) serve(ready *readiness, failed chan<- error) (_ *servers, err 
 	if err := r.open.serve(adminKey, cfg.Server.Admin.Address(), tcp(cfg.Server.Admin.Address()), serveHTTP(s.admin), failed); err != nil {
 		return nil, err
 	}
-	visitors := func(l net.Listener) error { return serveHTTP(s.visitors)(cfg.Server.Preambles(l, log)) }
+	visitors := func(l net.Listener) error { return serve(cfg.Server.Preambles(l, log)) }
 	if err := r.open.serve(visitorsKey, cfg.Server.Address(), tcp(cfg.Server.Address()), visitors, failed); err != nil {
 		return nil, err
 	}

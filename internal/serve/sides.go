@@ -77,7 +77,7 @@ func (l *live) forwardAuth(cfg *config.Config, conf *tls.Config) (side, func(net
 		defer l.metrics.Begin(access.ForwardAuth)()
 		ask.ServeHTTP(w, r)
 	})
-	return server, serveHTTP(server)
+	return withLane(server, &cfg.Server.Config)
 }
 
 func (l *live) extAuthz(_ *config.Config, conf *tls.Config) (side, func(net.Listener) error) {
