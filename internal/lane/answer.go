@@ -16,6 +16,7 @@ import (
 // cut into pieces.
 type answer struct {
 	conn   *conn
+	ctx    requestContext
 	room   *room
 	header http.Header
 	head   bool // the request was HEAD
@@ -37,6 +38,13 @@ var (
 	errOver = errors.New("lane: the handler has returned")
 	crlf    = []byte("\r\n")
 )
+
+func newAnswer(c *conn, method string) *answer {
+	a := &answer{conn: c, ctx: requestContext{Context: c.ctx}, room: c.room, header: http.Header{}, head: method == http.MethodHead, length: -1}
+	a.out = a.room.out[:0]
+	a.room.early.Reset((*frames)(a))
+	return a
+}
 
 // Header implements http.ResponseWriter.
 func (a *answer) Header() http.Header { return a.header }

@@ -316,8 +316,7 @@ func TestOneWriteForASmallAnswer(t *testing.T) {
 	}{{0, 1, false}, {1000, 1, false}, {7000, 1, false}, {100 << 10, 3, false}, {1000, 1, true}} {
 		counted := &counting{}
 		room := rooms.Get().(*room)
-		a := &answer{conn: &conn{Conn: counted, server: New(&http.Server{}), lost: func() {}}, room: room, header: http.Header{}, length: -1, head: c.head, out: room.out[:0]}
-		room.early.Reset((*frames)(a))
+		a := newAnswer(&conn{Conn: counted, server: New(&http.Server{}), lost: func() {}, room: room}, map[bool]string{false: "GET", true: "HEAD"}[c.head])
 		a.header.Set("Content-Type", "text/plain")
 		a.header.Set("Content-Length", fmt.Sprint(c.size))
 		a.Write(long(c.size))

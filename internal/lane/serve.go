@@ -1,7 +1,6 @@
 package lane
 
 import (
-	"context"
 	"net/http"
 	"runtime"
 )
@@ -9,17 +8,15 @@ import (
 // answer has the handler answer a request, and reports whether the connection can be
 // used for another one.
 func (c *conn) answer(r *http.Request) (again bool) {
-	ctx, cancel := context.WithCancel(c.ctx)
-	a := &answer{conn: c, room: c.room, header: http.Header{}, head: r.Method == http.MethodHead, length: -1}
-	a.out = c.room.out[:0]
-	c.room.early.Reset((*frames)(a))
+	a := newAnswer(c, r.Method)
 	returned := false
 	defer func() {
 		if !returned {
 			c.panicked(recover())
 			a.breakOff()
 		}
-		cancel()
+		a.ctx.end()
+		a.room, a.out = nil, nil // the next one's
 		c.watch.stop()
 	}()
 	r.RemoteAddr = c.from
@@ -28,8 +25,8 @@ func (c *conn) answer(r *http.Request) (again bool) {
 		handler = http.DefaultServeMux
 	}
 	c.watch.start()
-	handler.ServeHTTP(a, r.WithContext(ctx))
-	cancel()
+	handler.ServeHTTP(a, r.WithContext(&a.ctx))
+	a.ctx.end()
 	again = a.finish()
 	returned = true
 	return again && c.ctx.Err() == nil
