@@ -17,10 +17,22 @@ import (
 type courier struct {
 	passage *passage
 
-	mu       sync.Mutex // protects what follows
-	answered bool       // no interim answer may follow
-	done     bool       // nothing of the visitor's body may be read any more
+	mu       sync.Mutex    // protects what follows
+	answered bool          // no interim answer may follow
+	waiting  []interim     // answers that are to be passed on
+	passing  chan struct{} // closed when that is done. Nil: nobody does it
+	done     bool          // nothing of the visitor's body may be read any more
 }
+
+// interim is an interim answer (RFC 9110 §15.2).
+type interim struct {
+	code   int
+	header textproto.MIMEHeader
+}
+
+// mostWaiting is how many interim answers a visitor may be slow to take. Further
+// ones are left out.
+const mostWaiting = 32
 
 func newCourier(p *passage) *courier {
 	r := &courier{passage: p}
@@ -53,15 +65,12 @@ var noAgent = []string{""}
 // send asks the upstream, and answers with what it says.
 func (r *courier) send(ctx context.Context) {
 	if !r.passage.entry.ownClient() { // which finds interim by itself
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: r.interim})
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: r.passLater})
 	}
 	out := r.passage.in.WithContext(ctx)
 	r.outgoing(out)
 	defer r.leaveBody()
-	res, err := r.passage.RoundTrip(out)
-	r.mu.Lock()
-	r.answered = true
-	r.mu.Unlock()
+	res, err := r.ask(out)
 	if err != nil {
 		r.passage.failed(nil, nil, err)
 		return
@@ -110,12 +119,24 @@ func (r *courier) outgoing(out *http.Request) {
 	}
 }
 
-// interim passes an interim answer on, as long as the answer is not there, to a
-// visitor who can tell it from one (RFC 9110 §15.2).
+// ask asks the upstream. When it returns, all interim answers have been passed on.
+func (r *courier) ask(out *http.Request) (*http.Response, error) {
+	defer func() {
+		r.mu.Lock()
+		r.answered = true
+		passing := r.passing
+		r.mu.Unlock()
+		if passing != nil {
+			<-passing
+		}
+	}()
+	return r.passage.RoundTrip(out)
+}
+
+// interim passes an interim answer on, to a visitor who can tell it from the answer.
+// Over HTTP/1.0 nobody can.
 func (r *courier) interim(code int, header textproto.MIMEHeader) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.answered || !r.passage.in.ProtoAtLeast(1, 1) {
+	if !r.passage.in.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	dropHops(http.Header(header))
@@ -124,6 +145,38 @@ func (r *courier) interim(code int, header textproto.MIMEHeader) error {
 	r.passage.out.WriteHeader(code)
 	clear(h)
 	return nil
+}
+
+// passLater is interim for a client that tells of interim answers while it reads for
+// others as well: a visitor who takes nothing would hold all of them up.
+func (r *courier) passLater(code int, header textproto.MIMEHeader) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.answered || len(r.waiting) == mostWaiting {
+		return nil
+	}
+	r.waiting = append(r.waiting, interim{code, header})
+	if r.passing == nil {
+		r.passing = make(chan struct{})
+		go r.passWaiting(r.passing)
+	}
+	return nil
+}
+
+func (r *courier) passWaiting(done chan struct{}) {
+	defer close(done)
+	for {
+		r.mu.Lock()
+		if len(r.waiting) == 0 {
+			r.passing = nil
+			r.mu.Unlock()
+			return
+		}
+		next := r.waiting[0]
+		r.waiting = r.waiting[1:]
+		r.mu.Unlock()
+		r.interim(next.code, next.header)
+	}
 }
 
 // move puts the values of one header behind those of another, which then may

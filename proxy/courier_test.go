@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -15,6 +16,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -269,5 +271,41 @@ func TestUpstreamThatBreaksOffAnUpload(t *testing.T) {
 				t.Fatalf("%s, client %q: %+v", through.scheme, through.client, e.Response)
 			}
 		}
+	}
+}
+
+// A visitor who takes no interim answers holds up nobody else whose request goes over
+// the same connection to the upstream.
+func TestVisitorWhoTakesNoInterimAnswers(t *testing.T) {
+	sent := make(chan struct{})
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hints" {
+			w.Header().Set("Link", strings.Repeat("a", 200<<10))
+			for range 60 { // more than the buffers of a connection hold
+				w.WriteHeader(103)
+			}
+			close(sent)
+			<-r.Context().Done()
+		}
+		io.WriteString(w, "hello")
+	}))
+	up.Config.Protocols = new(http.Protocols)
+	up.Config.Protocols.SetUnencryptedHTTP2(true)
+	up.Start()
+	t.Cleanup(up.Close)
+	w := newWorld(t, []access.Route{{ID: "app", From: "http://app.example", To: []string{"h2c://" + up.Listener.Addr().String()}}}, withPolicy(allowAll))
+	slow, err := net.Dial("tcp", w.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	io.WriteString(slow, "GET /hints HTTP/1.1\r\nHost: app.example\r\n\r\n")
+	select {
+	case <-sent:
+	case <-time.After(time.Minute):
+		t.Fatal("the upstream cannot send its interim answers")
+	}
+	if _, body := w.ask("GET", "http://app.example/"); body != "hello" {
+		t.Errorf("%q", body)
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/textproto"
 	"testing"
 	"testing/synctest"
@@ -58,7 +59,7 @@ func TestFlightThatNobodyWaitedForLeavesNothing(t *testing.T) {
 	if f.real != nil || f.Err() != nil {
 		t.Errorf("%v, %v", f.real, f.Err())
 	}
-	f.courier = &courier{answered: true}
+	f.courier = &courier{passage: &passage{in: &http.Request{ProtoMajor: 1}}}
 	told, ok := f.Value(h1.InterimKey{}).(h1.Interim)
 	if !ok || told(103, textproto.MIMEHeader{}) != nil {
 		t.Error("interim answers are told to nobody")
