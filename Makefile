@@ -52,7 +52,7 @@ pgo:
 
 BENCHTIME ?= 1s
 microbench:
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./authz ./proxy ./internal/session ./devicecheck ./internal/tunnel ./internal/h1
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./authz ./proxy ./internal/session ./devicecheck ./internal/tunnel ./internal/h1 ./internal/lane
 
 # docs/config.md and config/schema.json come from the comments in the code.
 generate:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -65,10 +66,14 @@ func (c *conn) serve() {
 		c.deadline = time.Now().Add(h.ReadHeaderTimeout)
 		c.SetReadDeadline(c.deadline)
 	}
-	for first := c.deadline; c.wait() && c.state.CompareAndSwap(idle, busy); first = (time.Time{}) {
+	least := 1
+	for by := c.deadline; c.wait(least) && c.state.CompareAndSwap(idle, busy); by, least = (time.Time{}), leastOfNext {
+		if look(c.room.in[:c.size]) == part {
+			by = c.gather(by)
+		}
 		r := c.room.request(c.size, h)
 		if r == nil {
-			gone = c.handOver(c.room.in[:c.size], first)
+			gone = c.handOver(c.room.in[:c.size], by)
 			return
 		}
 		c.note(http.StateActive)
@@ -84,22 +89,57 @@ func (c *conn) serve() {
 	}
 }
 
-// wait waits for the next request, and reports whether there is something of it. It
-// holds no room meanwhile.
-func (c *conn) wait() bool {
+// leastOfNext is how much of a request behind another http.Server waits for before it
+// takes it for one: less is no request, and no mistake.
+const leastOfNext = 4
+
+// wait waits for the next request, and reports whether there is something of it: as
+// much as http.Server waits for. It holds no room as long as there is nothing.
+func (c *conn) wait(least int) bool {
+	if c.server.alone {
+		runtime.Gosched() // then there is something more often than not, and no vain look
+	}
 	c.size = 0
-	return c.socket.Read(c.taken) == nil && c.size > 0
+	for had := -1; c.size < least && c.size > had; {
+		had = c.size
+		if c.socket.Read(c.taken) != nil {
+			return false
+		}
+	}
+	return c.size >= least
 }
 
-func (c *conn) take(fd uintptr) (ready bool) {
+func (c *conn) take(fd uintptr) bool {
 	if c.room == nil {
 		c.room = rooms.Get().(*room)
 	}
-	if c.size, _, ready = readNow(fd, c.room.in[:]); !ready {
+	n, _, ready := readNow(fd, c.room.in[c.size:])
+	if c.size += n; c.size == 0 && !ready {
 		c.room.leave()
 		c.room = nil
 	}
 	return ready
+}
+
+// gatherWait is how long the rest of a head may take that is longer than a packet.
+const gatherWait = 100 * time.Millisecond
+
+// gather waits a moment for the rest of a head that has to be there by a time, or that
+// has just begun. It returns by when it has to be there.
+func (c *conn) gather(by time.Time) time.Time {
+	now := time.Now()
+	if limit := c.server.http.ReadHeaderTimeout; by.IsZero() && limit > 0 {
+		by = now.Add(limit)
+	}
+	if c.deadline = now.Add(gatherWait); !by.IsZero() && by.Before(c.deadline) {
+		c.deadline = by
+	}
+	c.SetReadDeadline(c.deadline)
+	for had := 0; c.size > had && c.size < headRoom && look(c.room.in[:c.size]) == part; {
+		had = c.size
+		c.socket.Read(c.taken)
+	}
+	return by
 }
 
 // renew has the next request come within a time, or a little more: up to an eighth,

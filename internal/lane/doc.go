@@ -1,10 +1,10 @@
 // Package lane answers the question: what is the least that a plain request over
 // plaintext HTTP/1.1 may cost, without anybody but net/http saying what it means?
 //
-// Server stands before an http.Server and has a fast lane: requests that came whole
-// and alone with one read, GET or HEAD, without a body and without a word about the
-// connection or the framing. One goroutine reads, answers and waits for the next,
-// with one write for a small answer, and while it waits it holds no buffer.
+// Server stands before an http.Server and has a fast lane for requests that come whole
+// and alone, GET or HEAD, without a body and without a word about the connection or the
+// framing. One goroutine reads, answers and waits for the next, with one write for a
+// small answer, and while it waits it holds no buffer.
 //
 // The lane has no parser of its own. It looks at bytes only to tell whether they are
 // one complete head of visible characters in whole lines (plain.go); what the head

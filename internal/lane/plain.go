@@ -13,7 +13,7 @@ import (
 // is not a plain one.
 func (r *room) request(size int, server *http.Server) *http.Request {
 	head := r.in[:size]
-	if !whole(head) || server.MaxHeaderBytes > 0 && size > server.MaxHeaderBytes {
+	if look(head) != whole || server.MaxHeaderBytes > 0 && size > server.MaxHeaderBytes {
 		return nil
 	}
 	r.source.Reset(head)
@@ -25,26 +25,40 @@ func (r *room) request(size int, server *http.Server) *http.Request {
 	return in
 }
 
-// whole reports whether bytes are the head of a GET or HEAD request from its first
-// byte to its last, in lines that end with CRLF and begin with a character, and of
-// nothing but visible ASCII and blanks between. It does not look at what they say.
-func whole(b []byte) bool {
+// What bytes can be of the head of a plain request.
+const (
+	nothing = iota
+	part    // its beginning, and the rest may come
+	whole   // all of it, and not a byte more
+)
+
+// look tells what bytes are of the head of a GET or HEAD request in lines that end
+// with CRLF and begin with a character, of nothing but visible ASCII and blanks
+// between. It does not look at what they say.
+func look(b []byte) int {
 	if !bytes.HasPrefix(b, []byte("GET /")) && !bytes.HasPrefix(b, []byte("HEAD /")) {
-		return false
+		return nothing
 	}
-	lines, rest := 0, b
-	for {
+	for lines, rest := 0, b; ; lines++ {
+		if len(rest) > 0 && rest[0] == ' ' {
+			return nothing // the fold of a line
+		}
 		end := bytes.IndexByte(rest, '\n')
-		if end < 1 || rest[end-1] != '\r' {
-			return false
+		switch {
+		case end < 0:
+			if half := bytes.HasSuffix(rest, []byte("\r")); half && controls(b) == 2*lines+1 || !half && controls(b) == 2*lines {
+				return part
+			}
+			return nothing
+		case end == 0 || rest[end-1] != '\r':
+			return nothing
+		case end == 1:
+			if len(rest) == len("\r\n") && controls(b) == 2*lines+2 {
+				return whole
+			}
+			return nothing
 		}
-		lines++
-		if rest = rest[end+1:]; end == 1 {
-			return len(rest) == 0 && controls(b) == 2*lines
-		}
-		if len(rest) == 0 || rest[0] == ' ' {
-			return false // not all of it, or the fold of a line
-		}
+		rest = rest[end+1:]
 	}
 }
 
