@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -56,7 +57,25 @@ func marshal(e *access.Event) ([]byte, error) {
 		marked.Incomplete = true
 		return marshal(&marked)
 	}
-	return bytes.Clone(line), nil
+	return append(takeLine(len(line)), line...), nil
+}
+
+// freeLines are lines that were written.
+var freeLines sync.Pool // of *[]byte
+
+// takeLine returns an empty line with room for so many bytes.
+func takeLine(size int) []byte {
+	if have, _ := freeLines.Get().(*[]byte); have != nil && cap(*have) >= size {
+		return (*have)[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+// freeLine ends the use of a line.
+func freeLine(line []byte) {
+	if cap(line) <= keptBuffer {
+		freeLines.Put(&line)
+	}
 }
 
 func clip(s string) string { return s[:min(len(s), 200)] }

@@ -106,6 +106,7 @@ func Open(cfg Config, opts Options) (*Log, error) {
 		l.spools = append(l.spools, s)
 	}
 	for _, s := range l.spools {
+		s.alone = len(l.spools) == 1
 		s.start()
 	}
 	return l, nil

@@ -41,6 +41,7 @@ type spool struct {
 	rotation *rotation                               // of a file, else nil
 	shipper  *shipper                                // of a receiver elsewhere, else nil
 	hidden   bool                                    // gets pseudonyms
+	alone    bool                                    // there is no other sink: lines are its own
 
 	lines    chan []byte
 	reopen   chan chan error
@@ -276,15 +277,24 @@ func (s *spool) collect(batch, line []byte) []byte {
 	for size := len(line); size < batchBytes; {
 		select {
 		case next := <-s.lines:
-			batch = s.pack(batch, line, false)
+			batch = s.packOne(batch, line, false)
 			line = next
 			size += len(next)
 			s.batched.Add(1)
 		default:
-			return s.pack(batch, line, true)
+			return s.packOne(batch, line, true)
 		}
 	}
-	return s.pack(batch, line, true)
+	return s.packOne(batch, line, true)
+}
+
+// packOne packs a line, which nobody needs any more then.
+func (s *spool) packOne(batch, line []byte, last bool) []byte {
+	batch = s.pack(batch, line, last)
+	if s.alone {
+		freeLine(line)
+	}
+	return batch
 }
 
 // rotate puts the file aside if it is due, before the next write. Where that
