@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"time"
 )
 
@@ -25,6 +26,7 @@ func (c *conn) exchange(req *http.Request, o *outgoing) (*http.Response, error) 
 	err := c.send(o)
 	var res *http.Response
 	if err == nil {
+		runtime.Gosched() // under load the answer is there when it is our turn again: one read, and no waiting
 		res, err = c.answer(req, o)
 	}
 	if err != nil {
