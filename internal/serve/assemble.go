@@ -30,7 +30,7 @@ func assemble(ctx context.Context, p parts) (*live, error) {
 	news := new(news)
 
 	// Who is logged in.
-	sessions, err := session.New(session.Options{Config: p.cfg.Sessions, Store: p.store, Now: p.opts.Now, Log: p.log, Emit: p.records.Record, Signal: news.send, Room: sessionRoom()})
+	sessions, err := session.New(session.Options{Config: p.cfg.Sessions, Store: p.store, Now: p.opts.Now, Log: p.log, Emit: p.records.Record, Signal: news.send, Room: sessionRoom(memory())})
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,11 @@ const (
 	// spareHeap is how much may be allocated beyond what is in use before it is
 	// collected, where Go's own rule (as much again) allows less: a door holds a
 	// few megabytes, allocates hundreds each second, and would collect all the time.
+	// Where there is plenty of memory it is a part of that, up to mostSpare: going
+	// through thousands of routes and sessions costs, too.
 	spareHeap = 128 << 20
+	mostSpare = 256 << 20
+	sparePart = 16
 	// mostPercent is the most that this may be, in percent of what is in use.
 	mostPercent = 400
 	// quietBytes is how little is allocated in a second in which nothing much
@@ -38,13 +42,13 @@ func keepMemory(ctx context.Context) {
 		}
 	}
 	_, fixed := os.LookupEnv("GOGC")
-	k := &keeper{percent: 100}
+	k, spare := &keeper{percent: 100}, spareFor(memory())
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		live, allocated := heap()
 		if !fixed {
-			if percent := gcPercent(live); percent != k.percent {
+			if percent := gcPercent(live, spare); percent != k.percent {
 				debug.SetGCPercent(percent)
 				k.percent = percent
 			}
@@ -60,10 +64,9 @@ func keepMemory(ctx context.Context) {
 	}
 }
 
-// sessionRoom returns how much of the memory sessions may take: an eighth of what
-// there is for this process. What does not fit is read from the store each time,
-// which is several times as dear as all else that is done for a request.
-func sessionRoom() int {
+// memory returns how much of it this process may have: what the machine has, or
+// less where there is a limit. 0: nobody knows.
+func memory() int64 {
 	most := debug.SetMemoryLimit(-1)
 	for _, limit := range []int64{groupLimit("/sys/fs/cgroup/memory.max"), machineMemory("/proc/meminfo")} {
 		if limit > 0 {
@@ -71,15 +74,25 @@ func sessionRoom() int {
 		}
 	}
 	if most == math.MaxInt64 {
-		return 0 // nobody knows
+		return 0
 	}
-	return int(min(most/8, mostForSessions))
+	return most
+}
+
+// sessionRoom returns how much of the memory sessions may take at most. What does
+// not fit is read from the store each time, which is several times as dear as all
+// else that is done for a request.
+func sessionRoom(memory int64) int { return int(min(memory/4, mostForSessions)) }
+
+// spareFor returns how much of the memory may lie about.
+func spareFor(memory int64) uint64 {
+	return uint64(min(mostSpare, max(spareHeap, memory/sparePart)))
 }
 
 // gcPercent is how much may be allocated before the next collection, in percent
 // of what is in use.
-func gcPercent(live uint64) int {
-	return int(min(mostPercent, max(100, spareHeap*100/max(live, 1))))
+func gcPercent(live, spare uint64) int {
+	return int(min(mostPercent, max(100, spare*100/max(live, 1))))
 }
 
 // keeper remembers what was seen a second ago.

@@ -9,8 +9,13 @@ import (
 
 func TestCollectingLessOften(t *testing.T) {
 	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 4 << 30: 100} {
-		if got := gcPercent(live); got != want {
+		if got := gcPercent(live, spareFor(1<<30)); got != want {
 			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, got, want)
+		}
+	}
+	for memory, want := range map[int64]uint64{0: 128 << 20, 2 << 30: 128 << 20, 3 << 30: 192 << 20, 64 << 30: 256 << 20} {
+		if got := spareFor(memory); got != want {
+			t.Errorf("%d MiB of memory: %d to spare, want %d", memory>>20, got, want)
 		}
 	}
 }
@@ -75,7 +80,10 @@ func TestMemoryOfTheMachine(t *testing.T) {
 func TestRoomForSessions(t *testing.T) {
 	was := debug.SetMemoryLimit(160 << 20)
 	defer debug.SetMemoryLimit(was)
-	if got := sessionRoom(); got > 20<<20 || got < 1<<20 {
+	if got := sessionRoom(memory()); got > 40<<20 || got < 1<<20 {
 		t.Errorf("%d bytes", got)
+	}
+	if got := sessionRoom(0); got != 0 {
+		t.Errorf("%d bytes of what nobody knows", got)
 	}
 }

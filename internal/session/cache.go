@@ -170,9 +170,9 @@ func (s *shard[K, V]) len() int {
 // ticket is a ticket in memory: what a request with its cookie needs. It holds no
 // secret, not even a sealed one; whoever needs that reads the store.
 type ticket struct {
-	id, origin string // id is that of the login
 	login      atomic.Pointer[login]
 	built      atomic.Pointer[builtEntry]
+	id, origin string // id is that of the login
 }
 
 // builtEntry is the session as requests see it.
@@ -214,17 +214,19 @@ func (t *ticket) entry(s *snapshot) *Entry {
 	return &b.entry
 }
 
-// login is a login in memory, shared by its tickets.
+// login is a login in memory, shared by its tickets. What every request looks at
+// stands together.
 type login struct {
-	id    string
-	bytes int // of the record when it was read
-	snap  atomic.Pointer[snapshot]
+	snap atomic.Pointer[snapshot]
 	// seen is the highest version the store announced. A snapshot below it is
 	// old. gone is above all versions.
 	seen atomic.Uint64
 	// used is the last use, in nanoseconds since 1970.
 	used       atomic.Int64
 	persisting atomic.Bool
+
+	id    string
+	bytes int // of the record when it was read
 
 	mu      sync.Mutex // for the refresh, see refresh.go
 	flight  *flight

@@ -205,6 +205,40 @@ func TestBrokenWatchKeepsNothingInMemory(t *testing.T) {
 	})
 }
 
+// What nobody has used for so long that it opens nothing any more leaves the memory
+// when others come, however much room there is.
+func TestForgottenSessionsMakeRoom(t *testing.T) {
+	now := time.Now()
+	clock := func() time.Time { return now }
+	s := store.NewMemory(clock)
+	t.Cleanup(func() { s.Close() })
+	d := newDesk(t, s, func(o *Options) { o.Now = clock })
+	const many = 1000
+	come := func(day string) {
+		for i := range many {
+			who := fmt.Sprint(day, i)
+			d.opens(d.start(start(who)), authHost, who, "")
+		}
+	}
+	come("mon")
+	if n := d.Cached(); n < many*3/4 { // the news of a new one may come just when it is read
+		t.Fatalf("%d in memory", n)
+	}
+	now = now.Add(24 * time.Hour)
+	come("tue")
+	if n := d.Cached(); n > many+many/4 {
+		t.Errorf("%d in memory, of which %d open anything", n, many)
+	}
+	tickets, held := 0, 0
+	for i := range d.cache.tickets {
+		tickets += d.cache.tickets[i].len()
+		held += d.cache.tickets[i].held
+	}
+	if one := new(ticket).weight(); tickets > many+many/4 || held != tickets*one {
+		t.Errorf("%d tickets of %d bytes weigh %d", tickets, one, held)
+	}
+}
+
 func TestEvictedSessionsAreReadAgain(t *testing.T) {
 	s := memory(t)
 	m, err := New(Options{Store: s, Room: 1}) // one ticket and one login per shard
