@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"reflect"
 	"strconv"
 
 	"github.com/doorward/doorward/internal/access"
@@ -80,7 +79,7 @@ func (e *encoder) request(v *access.Request) {
 		e.someAddr("ip", v.Network.IP)
 		e.shut()
 	}
-	if !v.Identity.Nobody() || !zero(&v.Identity) {
+	if !v.Identity.Nobody() || !zeroIdentity(&v.Identity) {
 		e.key("identity")
 		e.identity(&v.Identity, v.Session.Kept)
 	}
@@ -92,7 +91,7 @@ func (e *encoder) request(v *access.Request) {
 		e.someTime("expires", v.Session.Expires)
 		e.shut()
 	}
-	if v.Device.ID != "" || !zero(&v.Device) {
+	if v.Device.ID != "" || !zeroDevice(&v.Device) {
 		e.key("device")
 		e.device(&v.Device)
 	}
@@ -108,9 +107,6 @@ func (e *encoder) request(v *access.Request) {
 	e.someText("fault", string(v.Fault))
 	e.shut()
 }
-
-// zero is the meaning of omitzero for what cannot be compared.
-func zero[T any](v *T) bool { return reflect.ValueOf(v).Elem().IsZero() }
 
 func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	e.open()
@@ -130,7 +126,7 @@ func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	}
 	e.someTruth("groups_incomplete", v.GroupsIncomplete)
 	e.someClaims("claims", v.Claims)
-	if login := &v.Login; !zero(login) {
+	if login := &v.Login; !zeroLogin(login) {
 		e.key("login")
 		e.open()
 		e.someTime("auth_time", login.Time)
@@ -172,7 +168,7 @@ func (e *encoder) device(v *access.Device) {
 	e.someTime("source_failing_since", v.SourceFailingSince)
 	e.someText("source_failing", v.SourceFailing)
 	e.someText("problem", string(v.Problem))
-	if cert := &v.Certificate; cert.Serial != "" || !zero(cert) {
+	if cert := &v.Certificate; cert.Serial != "" || !zeroCertificate(cert) {
 		e.key("certificate")
 		e.open()
 		e.someText("serial", cert.Serial)
