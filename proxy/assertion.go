@@ -67,7 +67,8 @@ type Signer struct {
 	retryAt time.Time
 
 	seed  maphash.Seed
-	cache *lru.Cache[uint64, *signed] // by the hash of an assertionKey
+	cache *lru.Cache[uint64, *signed] // by the hash of an assertionKey and the person
+	last  atomic.Pointer[common]      // of the one that was signed last
 }
 
 // keyring holds the keys of three periods: the last, the current, the next.
@@ -345,8 +346,10 @@ func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Re
 	if want.token, err = s.sign(ctx, req.Time, want.claims().form(form)); err != nil {
 		return "", err
 	}
-	// It stays longer than the request.
-	want.groups = slices.Clone(groups)
+	// It stays longer than the request, and has most in common with the others.
+	if last := s.last.Load(); last == nil || !want.share(last) {
+		want.groups = slices.Clone(groups)
+	}
 	if kept != nil && assertedAlike(kept.Of, id) {
 		want.of = kept.Of
 	} else {
@@ -356,12 +359,35 @@ func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Re
 	}
 	made := new(signed)
 	*made = want
+	s.last.Store(&common{want.key.issuer, want.key.audience, want.groups})
 	if kept != nil && (near == nil || near.key == want.key || !near.fresh(now)) {
 		kept.Assertion.Store(made)
 	} else {
 		s.cache.Add(hash, made)
 	}
 	return made.token, nil
+}
+
+// common is what many assertions say.
+type common struct {
+	issuer, audience string
+	groups           []string
+}
+
+// share takes from others what they have in common, and reports whether the groups
+// are part of that.
+func (s *signed) share(c *common) bool {
+	if s.key.issuer == c.issuer {
+		s.key.issuer = c.issuer
+	}
+	if s.key.audience == c.audience {
+		s.key.audience = c.audience
+	}
+	if !slices.Equal(s.groups, c.groups) {
+		return false
+	}
+	s.groups = c.groups
+	return true
 }
 
 // serves reports whether an assertion can be used for what another one would say

@@ -18,7 +18,7 @@ const (
 	// Where there is plenty of memory it is a part of that, up to mostSpare: going
 	// through thousands of routes and sessions costs, too.
 	spareHeap = 128 << 20
-	mostSpare = 256 << 20
+	mostSpare = 512 << 20
 	sparePart = 16
 	// mostPercent is the most that this may be, in percent of what is in use.
 	mostPercent = 400

@@ -13,7 +13,7 @@ func TestCollectingLessOften(t *testing.T) {
 			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, got, want)
 		}
 	}
-	for memory, want := range map[int64]uint64{0: 128 << 20, 2 << 30: 128 << 20, 3 << 30: 192 << 20, 64 << 30: 256 << 20} {
+	for memory, want := range map[int64]uint64{0: 128 << 20, 2 << 30: 128 << 20, 3 << 30: 192 << 20, 64 << 30: 512 << 20} {
 		if got := spareFor(memory); got != want {
 			t.Errorf("%d MiB of memory: %d to spare, want %d", memory>>20, got, want)
 		}
