@@ -178,7 +178,7 @@ func (u *upstream) late(p *passage) {
 		}
 	}
 	if p.trip.state.CompareAndSwap(underWay, tooLate) {
-		p.flight.cut(context.DeadlineExceeded)
+		p.flight.End(context.DeadlineExceeded)
 	}
 }
 

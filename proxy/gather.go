@@ -2,15 +2,16 @@ package proxy
 
 import (
 	"net"
-	"runtime"
+
+	"github.com/doorward/doorward/internal/yield"
 )
 
 // Gathering wraps a listener for connections that carry many answers at a time, as
 // HTTP/2 does. net/http gives each answer a write of its own, as soon as it is
-// there. Here a write lets the goroutines go first that could run at that moment:
-// what they have to say on the same connection is then part of the next write, so
-// that under load one carries several answers. Where nothing else could run, the
-// write is not held up.
+// there. Here a write lets the goroutines go first that could run at that moment
+// (see package yield): what they have to say on the same connection is then part of
+// the next write, so that under load one carries several answers. Where nothing else
+// could run, the write is not held up.
 func Gathering(l net.Listener) net.Listener { return gathering{l} }
 
 type gathering struct{ net.Listener }
@@ -28,6 +29,6 @@ type gatheringConn struct{ wrapped }
 
 // Write implements net.Conn.
 func (c gatheringConn) Write(b []byte) (int, error) {
-	runtime.Gosched()
+	yield.ToOthers()
 	return c.Conn.Write(b)
 }

@@ -43,5 +43,5 @@ func (st *stream) starve() {
 		return
 	}
 	st.starved.Store(true)
-	st.passage.flight.cut(errStarved)
+	st.passage.flight.End(errStarved)
 }

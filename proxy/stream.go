@@ -76,7 +76,7 @@ var errEnded = errors.New("access has ended")
 // open registers a request that is about to be forwarded, and returns a context for
 // it that ends when it is ended.
 func (p *passage) open() (ctx context.Context, leave func()) {
-	p.flight.Context = p.in.Context()
+	p.flight.Context.Context = p.in.Context()
 	l := &p.door.streams
 	st := &p.stream
 	*st = stream{passage: p, shard: &l.shards[p.lane], facts: p.req, kind: "request", ender: canceller{p}}
@@ -89,7 +89,7 @@ func (p *passage) open() (ctx context.Context, leave func()) {
 			http.NewResponseController(p.out.ResponseWriter).SetWriteDeadline(time.Time{})
 		}
 		l.unregister(st)
-		p.flight.leave()
+		p.flight.End(nil)
 	}
 }
 
@@ -101,7 +101,7 @@ func (c canceller) end(access.Reason) { c.cutOff() }
 // cutOff ends the wait for the upstream, and for the body of the request: over
 // HTTP/2 the one is not over before the other.
 func (p *passage) cutOff() {
-	p.flight.cut(errEnded)
+	p.flight.End(errEnded)
 	if p.in.ContentLength != 0 {
 		p.stream.whileOpen(func() {
 			http.NewResponseController(p.out.ResponseWriter).SetReadDeadline(time.Unix(1, 0))

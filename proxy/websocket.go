@@ -92,7 +92,7 @@ func (s *socket) end(why access.Reason) {
 	// Whatever keeps either side from ending in good form.
 	time.AfterFunc(3*cutWait, func() {
 		s.Conn.Close()
-		s.meter.passage.flight.cut(errEnded)
+		s.meter.passage.flight.End(errEnded)
 	})
 	s.writing.Lock()
 	defer s.writing.Unlock()

@@ -23,7 +23,7 @@ const module = "github.com/doorward/doorward/"
 // only, never of its own line. A package that is not listed fails the test, so
 // that a new one takes its place knowingly.
 var layers = [][]string{
-	{"internal/access"},
+	{"internal/access", "internal/await", "internal/yield"},
 	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format", "internal/h1", "internal/lane"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/store/lent", "internal/session", "internal/audit/send", "internal/issuance"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
@@ -43,7 +43,9 @@ var only = map[string][]string{
 	"internal/migrate":  {"internal/access"},
 	"internal/jose":     {"internal/access"},
 	"internal/tunnel":   {"internal/access"},
-	"internal/h1":       {},
+	"internal/await":    {},
+	"internal/yield":    {},
+	"internal/h1":       {"internal/yield"},
 	"internal/lane":     {},
 
 	"internal/store/lent": {"internal/store"},
@@ -53,10 +55,10 @@ var only = map[string][]string{
 
 	"authz":              {"internal/access"},
 	"devicecheck":        {"internal/access"},
-	"internal/audit":     {"internal/access", "internal/audit/format", "internal/audit/send"},
+	"internal/audit":     {"internal/access", "internal/audit/format", "internal/audit/send", "internal/yield"},
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
-	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel", "internal/issuance", "internal/h1"},
+	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel", "internal/issuance", "internal/h1", "internal/await", "internal/yield"},
 	"internal/issuance":  {"internal/access", "internal/store"},
 	"proxy/extauthz":     {"internal/access", "proxy"},
 	"proxy/spoe":         {"internal/access", "proxy"},

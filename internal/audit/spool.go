@@ -8,13 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/audit/send"
+	"github.com/doorward/doorward/internal/yield"
 )
 
 const (
@@ -253,7 +253,7 @@ func (s *spool) run() {
 	for {
 		select {
 		case line := <-s.lines:
-			runtime.Gosched() // whoever is about to record something is part of the same write
+			yield.ToOthers() // whoever is about to record something is part of the same write
 			batch = s.collect(batch[:0], line)
 			s.rotate(len(batch))
 			if !s.deliver(batch) {

@@ -6,8 +6,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"runtime"
 	"time"
+
+	"github.com/doorward/doorward/internal/yield"
 )
 
 // maxInterim is how many interim answers (RFC 9110 §15.2) a request may get.
@@ -26,7 +27,7 @@ func (c *conn) exchange(req *http.Request, o *outgoing) (*http.Response, error) 
 	err := c.send(o)
 	var res *http.Response
 	if err == nil {
-		runtime.Gosched() // under load the answer is there when it is our turn again: one read, and no waiting
+		yield.ToOthers() // under load the answer is there when it is our turn again: one read, and no waiting
 		res, err = c.answer(req, o)
 	}
 	if err != nil {
