@@ -17,7 +17,7 @@ import (
 type answer struct {
 	conn   *conn
 	ctx    requestContext
-	room   *room
+	desk   *desk
 	header http.Header
 	head   bool // the request was HEAD
 	over   atomic.Bool
@@ -40,10 +40,17 @@ var (
 )
 
 func newAnswer(c *conn, method string) *answer {
-	a := &answer{conn: c, ctx: requestContext{Context: c.ctx}, room: c.room, header: http.Header{}, head: method == http.MethodHead, length: -1}
-	a.out = a.room.out[:0]
-	a.room.early.Reset((*frames)(a))
+	a := &answer{conn: c, ctx: requestContext{Context: c.ctx}, desk: desks.Get().(*desk), header: http.Header{}, head: method == http.MethodHead, length: -1}
+	a.out = a.desk.out[:0]
+	a.desk.early.Reset((*frames)(a))
 	return a
+}
+
+// leave gives up what the next answer takes, of whatever connection.
+func (a *answer) leave() {
+	a.ctx.end()
+	a.desk.leave()
+	a.desk, a.out = nil, nil
 }
 
 // Header implements http.ResponseWriter.
@@ -97,7 +104,7 @@ func (a *answer) Write(b []byte) (int, error) {
 	if a.length >= 0 && !a.said.guessed() {
 		return (*frames)(a).Write(b) // nothing about it can change
 	}
-	return a.room.early.Write(b)
+	return a.desk.early.Write(b)
 }
 
 // FlushError is found by http.ResponseController.
@@ -108,7 +115,7 @@ func (a *answer) FlushError() error {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
-	a.room.early.Flush()
+	a.desk.early.Flush()
 	a.begin(nil)
 	return a.push()
 }
@@ -140,7 +147,7 @@ func (a *answer) finish() bool {
 		a.WriteHeader(http.StatusOK)
 	}
 	a.over.Store(true)
-	a.room.early.Flush()
+	a.desk.early.Flush()
 	a.begin(nil)
 	if a.chunks {
 		a.out = append(a.out, "0\r\n"...)
@@ -202,8 +209,8 @@ func (a *answer) push() error {
 // send sends what is gathered and two more pieces, without copying them.
 func (a *answer) send(b, end []byte) error {
 	if a.broken == nil {
-		a.room.parts = [3][]byte{a.out, b, end}
-		pieces := net.Buffers(a.room.parts[:])
+		a.desk.parts = [3][]byte{a.out, b, end}
+		pieces := net.Buffers(a.desk.parts[:])
 		_, err := pieces.WriteTo(a.conn.Conn)
 		a.wroteTo(err)
 	}

@@ -25,9 +25,10 @@ type conn struct {
 	deadline time.Time // of reading, as far as it is known; zero: none
 	watch    watch
 
-	room  *room // nil while it waits
-	size  int   // of what was read into it
-	taken func(fd uintptr) bool
+	room  *room                 // nil while it waits, and while it answers
+	size  int                   // of what was read
+	few   [leastOfNext - 1]byte // of that, while it waits
+	taken func(fd uintptr) bool // take
 }
 
 // The states of a connection.
@@ -76,6 +77,8 @@ func (c *conn) serve() {
 			gone = c.handOver(c.room.in[:c.size], by)
 			return
 		}
+		c.room.leave()
+		c.room = nil
 		c.note(http.StateActive)
 		if !c.answer(r) {
 			return
@@ -94,7 +97,7 @@ func (c *conn) serve() {
 const leastOfNext = 4
 
 // wait waits for the next request, and reports whether there is something of it: as
-// much as http.Server waits for. It holds no room as long as there is nothing.
+// much as http.Server waits for. It holds no room meanwhile.
 func (c *conn) wait(least int) bool {
 	if c.server.alone {
 		runtime.Gosched() // then there is something more often than not, and no vain look
@@ -109,12 +112,15 @@ func (c *conn) wait(least int) bool {
 	return c.size >= least
 }
 
+// take reads what is there.
 func (c *conn) take(fd uintptr) bool {
 	if c.room == nil {
 		c.room = rooms.Get().(*room)
+		copy(c.room.in[:], c.few[:c.size])
 	}
 	n, _, ready := readNow(fd, c.room.in[c.size:])
-	if c.size += n; c.size == 0 && !ready {
+	if c.size += n; !ready && c.size < leastOfNext {
+		copy(c.few[:], c.room.in[:c.size])
 		c.room.leave()
 		c.room = nil
 	}

@@ -260,6 +260,24 @@ func TestHeadsInPieces(t *testing.T) {
 	}
 }
 
+// A request behind another may begin as slowly as it likes, within the time that
+// connections may wait.
+func TestSlowBeginnings(t *testing.T) {
+	both(t, func(t *testing.T, lane bool) {
+		s := start(t, lane, where)
+		v := s.visitor()
+		v.say(get("/1")).hear("GET")
+		for _, letter := range get("/2")[:6] {
+			v.say(string(letter))
+			<-time.After(time.Millisecond)
+		}
+		v.say(get("/2")[6:])
+		if _, body := v.hear("GET"); !strings.HasSuffix(body, " /2") {
+			t.Errorf("%q", body)
+		}
+	})
+}
+
 // More header than http.Server takes is refused by it.
 func TestHeadersAreBoundedAsInNetHTTP(t *testing.T) {
 	both(t, func(t *testing.T, inLane bool) {

@@ -15,8 +15,7 @@ func (c *conn) answer(r *http.Request) (again bool) {
 			c.panicked(recover())
 			a.breakOff()
 		}
-		a.ctx.end()
-		a.room, a.out = nil, nil // the next one's
+		a.leave()
 		c.watch.stop()
 	}()
 	r.RemoteAddr = c.from
