@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"testing"
 )
@@ -18,7 +19,8 @@ func BenchmarkRequest(b *testing.B) {
 		h["Content-Type"], h["Content-Length"] = []string{"text/plain"}, []string{"1024"}
 		w.Write(body)
 	})})
-	c := &conn{Conn: &counting{}, server: s, room: rooms.Get().(*room)}
+	visitor := start(b, true, where).visitor()
+	c := &conn{Conn: unheard{visitor.Conn}, server: s, socket: socketOf(visitor.Conn), room: rooms.Get().(*room)}
 	c.ctx, c.lost = context.WithCancel(context.Background())
 	defer c.lost()
 	c.watch.init(c)
@@ -30,3 +32,8 @@ func BenchmarkRequest(b *testing.B) {
 		}
 	}
 }
+
+// unheard is a connection over which nothing is sent.
+type unheard struct{ net.Conn }
+
+func (unheard) Write(b []byte) (int, error) { return len(b), nil }
