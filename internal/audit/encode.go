@@ -51,7 +51,7 @@ func marshal(e *access.Event) ([]byte, error) {
 	if len(enc.to) > MaxLine-linkRoom {
 		return nil, fmt.Errorf("%d bytes are more than a line may have", len(enc.to))
 	}
-	line := access.HideTokensIn(enc.to)
+	line := enc.hidden()
 	if !e.Incomplete && !bytes.Equal(line, enc.to) {
 		marked := *e
 		marked.Incomplete = true

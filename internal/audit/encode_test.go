@@ -62,6 +62,43 @@ func fill(v reflect.Value) {
 	}
 }
 
+// Groups that are kept with a session are not looked at each time; what looks like
+// a token is hidden all the same, in them and around them.
+func TestNoSecretHidesBehindKeptGroups(t *testing.T) {
+	const token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+	for name, edit := range map[string]func(r *access.Request){
+		"nowhere":    func(*access.Request) {},
+		"before":     func(r *access.Request) { r.Path = "/" + token },
+		"beside":     func(r *access.Request) { r.Identity.Username = token },
+		"after":      func(r *access.Request) { r.Identity.Login.ACR = token },
+		"cookie":     func(r *access.Request) { r.Query = "doorward=" + strings.Repeat("A", 43) },
+		"in it":      func(r *access.Request) { r.Identity.Groups = []string{"a", token} },
+		"at its end": func(r *access.Request) { r.Identity.Groups = []string{token} },
+	} {
+		e := event(1)
+		e.Request.Identity.Groups = []string{"a", "doorward"}
+		edit(e.Request)
+		e.Request.Session = access.Session{ID: "s", Kept: &access.Kept{Groups: access.NewTexts(e.Request.Identity.Groups)}}
+		var lines [2]string
+		for range 2 { // the second time they are known
+			line, err := encode(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines[0] = string(line)
+		}
+		e.Request.Session.Kept = nil
+		line, err := encode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines[1] = string(line)
+		if lines[0] != lines[1] || strings.Contains(lines[0], "eyJzdWIi") || strings.Contains(lines[0], "AAAAAA") || strings.Contains(lines[0], "[redacted]") == (name == "nowhere") {
+			t.Errorf("%s:\n%s\nand without what is kept:\n%s", name, lines[0], lines[1])
+		}
+	}
+}
+
 // A decision whose input cannot be written in full is still recorded.
 func TestEventThatDoesNotFit(t *testing.T) {
 	for name, claims := range map[string]map[string]any{

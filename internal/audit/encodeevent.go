@@ -118,12 +118,7 @@ func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	e.someTruth("email_verified", v.EmailVerified)
 	e.someText("name", v.Name)
 	e.someText("username", v.Username)
-	if kept != nil && kept.Groups.Is(v.Groups) {
-		e.key("groups")
-		e.add(kept.Groups.Once(encodedTexts))
-	} else {
-		e.someTexts("groups", v.Groups)
-	}
+	e.groups(v.Groups, kept)
 	e.someTruth("groups_incomplete", v.GroupsIncomplete)
 	e.someClaims("claims", v.Claims)
 	if login := &v.Login; !zeroLogin(login) {
@@ -140,6 +135,23 @@ func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	e.someText("service_account", v.ServiceAccount)
 	e.someText("spiffe", v.SPIFFE)
 	e.shut()
+}
+
+// groups writes the groups of a person, who may be in hundreds: as they were
+// written before, where they are kept with the session.
+func (e *encoder) groups(list []string, kept *access.Kept) {
+	text := ""
+	if kept != nil && kept.Groups.Is(list) {
+		text = kept.Groups.Once(encodedTexts)
+	}
+	if text == "" {
+		e.someTexts("groups", list)
+		return
+	}
+	e.key("groups")
+	e.clean[0] = len(e.to)
+	e.add(text)
+	e.clean[1] = len(e.to)
 }
 
 func (e *encoder) device(v *access.Device) {

@@ -11,15 +11,18 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/doorward/doorward/internal/access"
 )
 
 // encoder writes JSON as encoding/json does without the escapes for HTML, byte by
 // byte. It knows the members of an event by heart (see event), which costs a
 // fraction of asking for them by reflection: every request is encoded.
 type encoder struct {
-	to   []byte
-	keys []string // of the maps that are being written, the innermost last
-	err  error    // the first value that JSON cannot say
+	to    []byte
+	clean [2]int   // from where to where, in brackets, it was found to hold no token before
+	keys  []string // of the maps that are being written, the innermost last
+	err   error    // the first value that JSON cannot say
 }
 
 const (
@@ -31,7 +34,7 @@ var encoders = sync.Pool{New: func() any { return &encoder{to: make([]byte, 0, 4
 
 func newEncoder() *encoder {
 	e := encoders.Get().(*encoder)
-	e.to, e.keys, e.err = e.to[:0], e.keys[:0], nil
+	e.to, e.clean, e.keys, e.err = e.to[:0], [2]int{}, e.keys[:0], nil
 	return e
 }
 
@@ -104,13 +107,26 @@ func (e *encoder) texts(list []string) {
 	e.to = append(e.to, ']')
 }
 
-// encodedTexts returns a list as it is written. People in many groups are most of
-// what a record says, and each request of theirs says it again.
+// encodedTexts returns a list as it is written, or "" if that looks as if it had a
+// token in it.
 func encodedTexts(list []string) string {
 	e := newEncoder()
 	defer e.free()
 	e.texts(list)
+	if !bytes.Equal(access.HideTokensIn(e.to), e.to) {
+		return ""
+	}
 	return string(e.to)
+}
+
+// hidden returns what was written, without what looks like a token. No token goes
+// on across a bracket, so what is clean need not be looked at again.
+func (e *encoder) hidden() []byte {
+	before, after := e.to[:e.clean[0]], e.to[e.clean[1]:]
+	if bytes.Equal(access.HideTokensIn(before), before) && bytes.Equal(access.HideTokensIn(after), after) {
+		return e.to
+	}
+	return access.HideTokensIn(e.to)
 }
 
 func (e *encoder) someTruth(name string, value bool) {
