@@ -11,8 +11,8 @@ var growth = benchCase{
 	id:    "growth",
 	title: "Growth",
 	about: "Plain HTTP/1.1 with 1 KiB, 64 connections. Of the routes ten are visited in turn, of the sessions a thousand, the others are only\n" +
-		"there; where all sessions are in rotation, none is found in memory, and each request reads the state file. Each line is compared\n" +
-		"with the small case above it, in requests per CPU-second.",
+		"there; where all sessions are in rotation, all are in memory after the first turn, as far as there is room (see operations.md). Each\n" +
+		"line is compared with the small case above it, in requests per CPU-second.",
 	run: func(b *bench) (*table, error) {
 		many := b.length.sessions
 		// One after the other: each pair takes turns, and no other is in memory.
