@@ -46,7 +46,7 @@ var only = map[string][]string{
 	"internal/await":    {},
 	"internal/yield":    {},
 	"internal/h1":       {"internal/yield"},
-	"internal/lane":     {},
+	"internal/lane":     {"internal/await", "internal/yield"},
 
 	"internal/store/lent": {"internal/store"},
 

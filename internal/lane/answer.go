@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/doorward/doorward/internal/await"
 )
 
 // answer is the http.ResponseWriter of a plain request. It keeps to what the one of
@@ -16,7 +18,7 @@ import (
 // cut into pieces.
 type answer struct {
 	conn   *conn
-	ctx    requestContext
+	ctx    await.Context
 	desk   *desk
 	header http.Header
 	head   bool // the request was HEAD
@@ -40,7 +42,7 @@ var (
 )
 
 func newAnswer(c *conn, method string) *answer {
-	a := &answer{conn: c, ctx: requestContext{Context: c.ctx}, desk: desks.Get().(*desk), header: http.Header{}, head: method == http.MethodHead, length: -1}
+	a := &answer{conn: c, ctx: await.Context{Context: c.ctx}, desk: desks.Get().(*desk), header: http.Header{}, head: method == http.MethodHead, length: -1}
 	a.out = a.desk.out[:0]
 	a.desk.early.Reset((*frames)(a))
 	return a
@@ -48,7 +50,7 @@ func newAnswer(c *conn, method string) *answer {
 
 // leave gives up what the next answer takes, of whatever connection.
 func (a *answer) leave() {
-	a.ctx.end()
+	a.ctx.End(nil)
 	a.desk.leave()
 	a.desk, a.out = nil, nil
 }

@@ -4,10 +4,11 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/doorward/doorward/internal/yield"
 )
 
 // conn is a connection in the lane.
@@ -99,9 +100,7 @@ const leastOfNext = 4
 // wait waits for the next request, and reports whether there is something of it: as
 // much as http.Server waits for. It holds no room meanwhile.
 func (c *conn) wait(least int) bool {
-	if c.server.alone {
-		runtime.Gosched() // then there is something more often than not, and no vain look
-	}
+	yield.ToOthers() // then there is something more often than not, and no look in vain
 	c.size = 0
 	for had := -1; c.size < least && c.size > had; {
 		had = c.size

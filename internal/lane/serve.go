@@ -25,7 +25,7 @@ func (c *conn) answer(r *http.Request) (again bool) {
 	}
 	c.watch.start()
 	handler.ServeHTTP(a, r.WithContext(&a.ctx))
-	a.ctx.end()
+	a.ctx.End(nil)
 	again = a.finish()
 	returned = true
 	return again && c.ctx.Err() == nil

@@ -6,7 +6,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +19,6 @@ type Server struct {
 	clock clock
 	begin sync.Once
 	over  atomic.Bool // ended is set
-	alone bool        // there is one processor, on which only one goroutine runs at a time
 
 	mu        sync.Mutex // protects what follows
 	listeners map[net.Listener]struct{}
@@ -37,8 +35,7 @@ type Server struct {
 // a server with ReadTimeout or WriteTimeout, or without HTTP/1, gets none. Its
 // SetKeepAlivesEnabled has no effect on the lane.
 func New(h *http.Server) *Server {
-	s := &Server{http: h, rest: newRest(), alone: runtime.GOMAXPROCS(0) == 1,
-		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+	s := &Server{http: h, rest: newRest(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
 	s.rest.hook(h)
 	return s
 }
