@@ -198,10 +198,21 @@ func (t *tokens) read(r *http.Request) (*accessToken, error) {
 // isToken68 follows RFC 9110 §11.2.
 func isToken68(s string) bool {
 	body := strings.TrimRight(s, "=")
-	return body != "" && !strings.ContainsFunc(body, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~+/", r)
-	})
+	for i := range len(body) {
+		if !token68Byte[body[i]] {
+			return false
+		}
+	}
+	return body != ""
 }
+
+// token68Byte are the bytes that a token68 may have in front of its padding.
+var token68Byte = func() (table [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		table[c] = true
+	}
+	return table
+}()
 
 // find returns what is known of a token, or finds it out. That the answer is not
 // known is never kept.
