@@ -40,22 +40,34 @@ func newCourier(p *passage) *courier {
 	return r
 }
 
-// hopHeaders are the headers that are about one connection (RFC 9110 §7.6.1),
-// besides those that Connection names.
-var hopHeaders = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+// isHop reports whether a header, in canonical form, is about one connection (RFC
+// 9110 §7.6.1). Those that Connection names are as well.
+func isHop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
 
-// dropHops removes them.
+// dropHops removes such headers.
 func dropHops(h http.Header) {
-	for _, value := range h["Connection"] {
+	dropNamed(h, h["Connection"])
+	for name := range h {
+		if isHop(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// dropNamed removes the headers that the values of Connection name.
+func dropNamed(h http.Header, connection []string) {
+	for _, value := range connection {
 		for name := range strings.SplitSeq(value, ",") {
 			if name = textproto.TrimString(name); name != "" {
 				h.Del(name)
 			}
 		}
-	}
-	for _, name := range hopHeaders {
-		delete(h, name)
 	}
 }
 
@@ -91,20 +103,17 @@ func (r *courier) send(ctx context.Context) {
 func (r *courier) outgoing(out *http.Request) {
 	h := make(http.Header, len(out.Header)+8)
 	for name, values := range out.Header {
-		h[name] = values
+		if !isHop(name) {
+			h[name] = values
+		}
 	}
-	trailers := hasToken(h["Te"], "trailers")
-	var upgrade []string
-	if upgrades(h) {
-		upgrade = h["Upgrade"] // prepare has looked at it
-	}
-	dropHops(h)
+	dropNamed(h, out.Header["Connection"])
 	delete(h, "Forwarded")
-	if trailers {
+	if hasToken(out.Header["Te"], "trailers") {
 		h["Te"] = []string{"trailers"}
 	}
-	if upgrade != nil {
-		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, upgrade
+	if upgrades(out.Header) { // prepare has looked at it
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, out.Header["Upgrade"]
 	}
 	out.Header, out.Close = h, false
 	switch {
