@@ -130,6 +130,12 @@ var (
 func (m *Manager) refresh(r Refresher, s *snapshot, secret string) error {
 	hash, _ := digest(secret) // it has opened the login
 	t, err := m.readTicket(m.working, hash, secret)
+	if access.ReasonOf(err) == access.LoginRequired {
+		// The cookie was replaced meanwhile, ahead of the notice. It opens nothing
+		// any more; a request with another one can do this at once.
+		m.cache.ticketShard(&hash).drop(hash)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -513,3 +513,30 @@ func TestConflictingWritersAllArrive(t *testing.T) {
 		}
 	})
 }
+
+// A cookie that was replaced while it made a refresh due, as at a step-up, is no
+// failure of the provider: whoever has another cookie of the login refreshes at once.
+func TestReplacedCookieHoldsUpNoRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProvider()
+		late := silent(memory(t)) // the news of it does not come
+		d := newDesk(t, late, with(p))
+		root := d.start(refreshable("alice"))
+		app := d.handOver(root, appHost, "")
+		d.opens(root, authHost, "alice", "")
+		d.opens(app, appHost, "alice", "")
+		time.Sleep(9 * time.Minute)
+		hash, _ := digest(root)
+		if err := late.Store.Delete(t.Context(), ticketPrefix+encoding.EncodeToString(hash[:]), store.Any); err != nil {
+			t.Fatal(err)
+		}
+		d.load(root, authHost)
+		synctest.Wait()
+		d.opens(root, authHost, "", access.LoginRequired)
+		d.opens(app, appHost, "alice", "")
+		synctest.Wait()
+		if n := p.calls.Load(); n != 1 {
+			t.Errorf("%d redeems", n)
+		}
+	})
+}
