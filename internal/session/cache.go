@@ -182,8 +182,10 @@ type builtEntry struct {
 	kept  access.Kept
 }
 
+// lastUsed is before everything once the login has been dropped: the ticket would
+// keep it in memory, where nobody counts it any more.
 func (t *ticket) lastUsed() int64 {
-	if l := t.login.Load(); l != nil {
+	if l := t.login.Load(); l != nil && l.seen.Load() != gone {
 		return l.used.Load()
 	}
 	return 0

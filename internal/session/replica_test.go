@@ -239,6 +239,28 @@ func TestForgottenSessionsMakeRoom(t *testing.T) {
 	}
 }
 
+// A ticket keeps nothing in memory of a login that had to make room: what is there
+// is bounded, however large the logins are.
+func TestTicketsHoldNoEvictedLogins(t *testing.T) {
+	const room, many = 8 << 20, 1500
+	d := newDesk(t, memory(t), func(o *Options) { o.Room = room })
+	for i := range many {
+		s := start(fmt.Sprint("user", i))
+		s.Identity.Claims = map[string]any{"long": strings.Repeat("x", 8<<10)}
+		d.opens(d.start(s), authHost, s.Identity.Subject, "")
+	}
+	held, tickets := 0, 0
+	for i := range d.cache.tickets {
+		for _, ticket := range d.cache.tickets[i].items {
+			held += ticket.login.Load().weight()
+			tickets++
+		}
+	}
+	if held > room || tickets == 0 {
+		t.Errorf("%d tickets hold logins of %d bytes, of %d", tickets, held, room)
+	}
+}
+
 func TestEvictedSessionsAreReadAgain(t *testing.T) {
 	s := memory(t)
 	m, err := New(Options{Store: s, Room: 1}) // one ticket and one login per shard
