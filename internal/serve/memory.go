@@ -21,7 +21,7 @@ const (
 	mostSpare = 512 << 20
 	sparePart = 16
 	// mostPercent is the most that this may be, in percent of what is in use.
-	mostPercent = 400
+	mostPercent = 800
 	// quietBytes is how little is allocated in a second in which nothing much
 	// happens.
 	quietBytes = 1 << 20
