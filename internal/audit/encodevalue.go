@@ -146,7 +146,7 @@ func (e *encoder) someNumber(name string, value int64) {
 func (e *encoder) time(name string, value time.Time) {
 	e.key(name)
 	e.to = append(e.to, '"')
-	to, err := value.AppendText(e.to)
+	to, err := appendTime(e.to, value)
 	if err != nil {
 		e.fail(fmt.Errorf("%s: %w", name, err))
 		to = e.to
