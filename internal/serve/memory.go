@@ -82,7 +82,7 @@ func memory() int64 {
 // sessionRoom returns how much of the memory sessions may take at most. What does
 // not fit is read from the store each time, which is several times as dear as all
 // else that is done for a request.
-func sessionRoom(memory int64) int { return int(min(memory/4, mostForSessions)) }
+func sessionRoom(memory int64) int { return int(min(memory/4, mostForSessions, math.MaxInt)) }
 
 // spareFor returns how much of the memory may lie about.
 func spareFor(memory int64) uint64 {

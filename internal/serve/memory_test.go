@@ -86,4 +86,7 @@ func TestRoomForSessions(t *testing.T) {
 	if got := sessionRoom(0); got != 0 {
 		t.Errorf("%d bytes of what nobody knows", got)
 	}
+	if got := sessionRoom(12 << 30); got < 1<<30 { // also where an int has 32 bits
+		t.Errorf("%d bytes of 12 GiB", got)
+	}
 }
