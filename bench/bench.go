@@ -57,7 +57,7 @@ func newBench(ctx context.Context, root string, length length) (b *bench, err er
 		return nil, err
 	}
 	b.doorward = filepath.Join(b.dir, "doorward")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.doorward, "./cmd/doorward")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-pgo", "cmd/doorward/profile.pgo", "-o", b.doorward, "./cmd/doorward")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building doorward: %w\n%s", err, out)
