@@ -43,7 +43,7 @@ WORKDIR /src
 COPY . .
 ARG VERSION=dev
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-buildvcs=false
-RUN go build -trimpath -ldflags "-s -w -buildid= -X main.version=${VERSION}" -o /out/doorward ./cmd/doorward \
+RUN go build -trimpath -pgo cmd/doorward/profile.pgo -ldflags "-s -w -buildid= -X main.version=${VERSION}" -o /out/doorward ./cmd/doorward \
  && mkdir -p /out/state && cp /etc/ssl/certs/ca-certificates.crt /out/
 
 FROM base

@@ -147,6 +147,9 @@ func (p *passage) limitDecided() error {
 		if route.identity.set() {
 			quota, where = route.identity.or(&quota), id
 		}
+		if quota.none() {
+			break // and its key need not be made
+		}
 		if err := p.limit(ofIdentity, door.key("identity", [3]string{where, who.Issuer, who.Subject}), &quota, as); err != nil {
 			return err
 		}

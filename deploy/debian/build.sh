@@ -18,7 +18,7 @@ if [[ -n "${DOORWARD_BINARY:-}" ]]; then
   binary=$DOORWARD_BINARY
 else
   binary=$work/doorward
-  (cd "$source" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$version" -o "$binary" ./cmd/doorward)
+  (cd "$source" && CGO_ENABLED=0 go build -trimpath -pgo cmd/doorward/profile.pgo -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$version" -o "$binary" ./cmd/doorward)
 fi
 put 755 "$binary" usr/bin/doorward
 put 644 "$source/deploy/systemd/doorward.service" usr/lib/systemd/system/doorward.service

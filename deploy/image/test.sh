@@ -61,7 +61,7 @@ root=$(buildah "${store[@]}" mount "$container")
 
 # The same source in another directory gives the same binary.
 cp -a "$work/src" "$work/elsewhere"
-(cd "$work/elsewhere" && CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w -buildid= -X main.version=0.0.0-test" -o "$work/again" ./cmd/doorward)
+(cd "$work/elsewhere" && CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -pgo cmd/doorward/profile.pgo -ldflags "-s -w -buildid= -X main.version=0.0.0-test" -o "$work/again" ./cmd/doorward)
 cmp "$work/again" "$root/doorward" || fail "built again elsewhere, it is another binary"
 say "built again elsewhere: the same $(sha256sum <"$work/again" | cut -c1-16)"
 
