@@ -42,7 +42,9 @@ func filled(kind access.EventKind) *access.Event {
 			fill(v.Elem())
 		case reflect.Struct:
 			for i := range v.NumField() {
-				fill(v.Field(i))
+				if v.Type().Field(i).Tag.Get("json") != "-" { // is in no record
+					fill(v.Field(i))
+				}
 			}
 		case reflect.Slice:
 			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
