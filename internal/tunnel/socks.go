@@ -136,7 +136,8 @@ func (l *Local) SOCKS(ctx context.Context, conn net.Conn) {
 // far as that can be told here.
 func Target(text string) (string, error) {
 	host, port, err := net.SplitHostPort(text)
-	if err != nil || host == "" || len(host) > 253 || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/?#[]@%\\", r) }) {
+	host = strings.TrimSuffix(host, ".") // that of the root (RFC 1034 §3.1)
+	if err != nil || host == "" || strings.HasSuffix(host, ".") || len(host) > 253 || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/?#[]@%\\", r) }) {
 		return "", fmt.Errorf("%.100q is not HOST:PORT", text)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
@@ -146,5 +147,5 @@ func Target(text string) (string, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		host = addr.Unmap().String()
 	}
-	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), strconv.FormatUint(n, 10)), nil
+	return net.JoinHostPort(strings.ToLower(host), strconv.FormatUint(n, 10)), nil
 }

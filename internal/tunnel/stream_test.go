@@ -282,6 +282,7 @@ type readWriter struct {
 
 func FuzzSOCKS(f *testing.F) {
 	f.Add([]byte("\x05\x01\x00\x05\x01\x00\x03\x09a.example\x00\x16"))
+	f.Add([]byte("\x05\x01\x00\x05\x01\x00\x03\x01.ex")) // the root has no address
 	f.Add([]byte("\x05\x02\x01\x00\x05\x01\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x16"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		target, err := readSOCKS(readWriter{bytes.NewReader(in), io.Discard})
