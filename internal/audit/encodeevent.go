@@ -210,12 +210,7 @@ func (e *encoder) decision(v *access.Decision) {
 	e.someText("message", v.Message)
 	if len(v.Needs) > 0 {
 		e.key("needs")
-		e.to = append(e.to, '[')
-		for i := range v.Needs {
-			e.next()
-			e.need(&v.Needs[i])
-		}
-		e.to = append(e.to, ']')
+		list(e, v.Needs, e.need)
 	}
 	if v.Nearest != nil {
 		e.key("nearest")
@@ -223,18 +218,16 @@ func (e *encoder) decision(v *access.Decision) {
 	}
 	if len(v.Shadow) > 0 {
 		e.key("shadow")
-		e.to = append(e.to, '[')
-		for i := range v.Shadow {
-			shadow := &v.Shadow[i]
-			e.next()
-			e.open()
-			e.text("rule", shadow.Rule)
-			e.text("outcome", shadow.Outcome.String())
-			e.someText("reason", string(shadow.Reason))
-			e.shut()
-		}
-		e.to = append(e.to, ']')
+		list(e, v.Shadow, e.shadow)
 	}
+	e.shut()
+}
+
+func (e *encoder) shadow(v *access.Shadow) {
+	e.open()
+	e.text("rule", v.Rule)
+	e.text("outcome", v.Outcome.String())
+	e.someText("reason", string(v.Reason))
 	e.shut()
 }
 
@@ -271,20 +264,28 @@ func (e *encoder) nearest(v *access.NearMiss) {
 	if v.Missing == nil {
 		e.add("null")
 	} else {
-		e.to = append(e.to, '[')
-		for i := range v.Missing {
-			miss := &v.Missing[i]
-			e.next()
-			e.open()
-			e.text("condition", miss.Condition)
-			e.someText("want", miss.Want)
-			e.someText("got", miss.Got)
-			e.someTruth("unknown", miss.Unknown)
-			e.shut()
-		}
-		e.to = append(e.to, ']')
+		list(e, v.Missing, e.miss)
 	}
 	e.shut()
+}
+
+func (e *encoder) miss(v *access.Miss) {
+	e.open()
+	e.text("condition", v.Condition)
+	e.someText("want", v.Want)
+	e.someText("got", v.Got)
+	e.someTruth("unknown", v.Unknown)
+	e.shut()
+}
+
+// list writes an array of objects.
+func list[T any](e *encoder, values []T, one func(*T)) {
+	e.to = append(e.to, '[')
+	for i := range values {
+		e.next()
+		one(&values[i])
+	}
+	e.to = append(e.to, ']')
 }
 
 func (e *encoder) response(v *access.Response) {

@@ -61,13 +61,13 @@ type flight struct{ inc, dec func() }
 // names are the values the labels route and provider may take, and what is counted
 // of each route.
 type names struct {
-	routes, providers []string // sorted
-	series            map[string]*series
+	providers []string           // sorted
+	series    map[string]*series // by route, none and other among them
 }
 
 // newNames returns the names of a configuration.
 func newNames(routes, providers []string) *names {
-	n := &names{slices.Sorted(slices.Values(routes)), slices.Sorted(slices.Values(providers)), make(map[string]*series, len(routes)+2)}
+	n := &names{slices.Sorted(slices.Values(providers)), make(map[string]*series, len(routes)+2)}
 	for _, route := range append([]string{none, other}, routes...) {
 		n.series[route] = &series{route: route}
 	}
@@ -293,8 +293,8 @@ func (m *Metrics) Loaded(version string, routes, providers []string) {
 	defer m.loading.Unlock()
 	live := newNames(routes, providers)
 	before := m.names.Swap(live)
-	for _, route := range before.routes {
-		if _, stays := slices.BinarySearch(live.routes, route); !stays {
+	for route := range before.series {
+		if live.series[route] == nil {
 			m.forget(prometheus.Labels{"route": route})
 		}
 	}
