@@ -190,8 +190,10 @@ func TestOneWhoLeavesTheLineLeavesNoTrace(t *testing.T) {
 		f.apps[0].becomes(silent)
 		go f.ask("GET", "/first", nil)
 		synctest.Wait()
-		// Waiting is part of the time there is.
-		if o := f.ask("GET", "/second", nil); o.status/100 != 5 || o.after != 5*time.Second {
+		// Waiting is part of the time there is. Both have it until the same moment: the
+		// second may still come to its turn then, and notices a little later (endWatch
+		// in internal/h1).
+		if o := f.ask("GET", "/second", nil); o.status/100 != 5 || o.after < 5*time.Second || o.after > 5*time.Second+10*time.Millisecond {
 			t.Errorf("%+v", o)
 		}
 		synctest.Wait()
