@@ -50,12 +50,67 @@ type streams struct {
 
 // streamShard is a part of the open streams, so that cores seldom meet.
 type streamShard struct {
-	mu  sync.Mutex
-	all map[*stream]struct{}
-	// by finds those with one session, person or device. Signals about anything
-	// else look at all of them.
+	mu sync.Mutex
+	// young are those that the timer has not come across yet. Most requests are over
+	// before, and are in no map.
+	young []*stream
+	old   map[*stream]struct{}
+	// by finds the old ones with one session, person or device. Signals about
+	// anything else look at all of them.
 	by map[streamKey][]*stream
 	_  [64]byte // keeps neighbours off this lock's cache line
+}
+
+// any reports whether there is one. The shard is locked, as for all that follow.
+func (s *streamShard) any() bool { return len(s.young) > 0 || len(s.old) > 0 }
+
+// each calls f with every stream.
+func (s *streamShard) each(f func(*stream)) {
+	for _, st := range s.young {
+		f(st)
+	}
+	for st := range s.old {
+		f(st)
+	}
+}
+
+// add takes up a stream.
+func (s *streamShard) add(st *stream) {
+	s.young = append(s.young, st)
+	st.place = len(s.young)
+}
+
+// age indexes the young ones.
+func (s *streamShard) age() {
+	if s.old == nil {
+		s.old, s.by = map[*stream]struct{}{}, map[streamKey][]*stream{}
+	}
+	for _, st := range s.young {
+		st.place = 0
+		s.old[st] = struct{}{}
+		s.index(st)
+	}
+	clear(s.young)
+	s.young = s.young[:0]
+}
+
+// remove forgets a stream.
+func (s *streamShard) remove(st *stream) {
+	if st.place == 0 {
+		delete(s.old, st)
+		s.unindex(st)
+		return
+	}
+	last := len(s.young) - 1
+	moved := s.young[last]
+	s.young[st.place-1], moved.place = moved, st.place
+	s.young[last], s.young, st.place = nil, s.young[:last], 0
+}
+
+// has reports whether a stream is in the shard.
+func (s *streamShard) has(st *stream) bool {
+	_, old := s.old[st]
+	return old || st.place > 0
 }
 
 // streamKey is a session, a person or a device.
@@ -84,8 +139,7 @@ func keysOf(facts *access.Request) (keys [3]streamKey, n int) {
 	return keys, n
 }
 
-// candidates calls f with every stream that a signal may touch. The shard is
-// locked.
+// candidates calls f with every stream that a signal may touch.
 func (s *streamShard) candidates(sig *access.Signal, f func(*stream)) {
 	var key streamKey
 	switch {
@@ -96,17 +150,18 @@ func (s *streamShard) candidates(sig *access.Signal, f func(*stream)) {
 	case sig.Issuer != "" && sig.Subject != "":
 		key = streamKey{byPerson, sig.Issuer, sig.Subject}
 	default:
-		for st := range s.all {
-			f(st)
-		}
+		s.each(f)
 		return
+	}
+	for _, st := range s.young {
+		f(st)
 	}
 	for _, st := range s.by[key] {
 		f(st)
 	}
 }
 
-// index and unindex keep `by` true to a stream's facts. The shard is locked.
+// index and unindex keep `by` true to an old stream's facts.
 func (s *streamShard) index(st *stream) {
 	keys, n := keysOf(st.facts)
 	for _, key := range keys[:n] {
@@ -138,14 +193,9 @@ func (s *streamShard) unindex(st *stream) {
 // the count of signals was seen. If there has been one since, it may have been
 // about this stream and found nothing, so the decision is made again at once.
 func (l *streams) register(st *stream, seen uint64) {
-	shard := st.shard
-	shard.mu.Lock()
-	if shard.all == nil {
-		shard.all, shard.by = map[*stream]struct{}{}, map[streamKey][]*stream{}
-	}
-	shard.all[st] = struct{}{}
-	shard.index(st)
-	shard.mu.Unlock()
+	st.shard.mu.Lock()
+	st.shard.add(st)
+	st.shard.mu.Unlock()
 	if l.signals.Load() != seen {
 		l.check(st)
 	}
@@ -153,8 +203,7 @@ func (l *streams) register(st *stream, seen uint64) {
 
 func (l *streams) unregister(st *stream) {
 	st.shard.mu.Lock()
-	delete(st.shard.all, st)
-	st.shard.unindex(st)
+	st.shard.remove(st)
 	st.shard.mu.Unlock()
 }
 
@@ -165,14 +214,14 @@ func (l *streams) settled(st *stream, facts *access.Request, due time.Time) (mov
 	st.shard.mu.Lock()
 	defer st.shard.mu.Unlock()
 	st.due = due
-	if _, open := st.shard.all[st]; !open {
+	if !st.shard.has(st) {
 		return false
 	}
 	before, _ := keysOf(st.facts)
 	after, _ := keysOf(facts)
-	st.shard.unindex(st)
+	st.shard.remove(st)
 	st.facts = facts
-	st.shard.index(st)
+	st.shard.add(st)
 	return before != after
 }
 
@@ -200,6 +249,11 @@ func (d *Door) OpenStreams(session string) int {
 	for i := range d.streams.shards {
 		shard := &d.streams.shards[i]
 		shard.mu.Lock()
+		for _, st := range shard.young {
+			if st.facts.Session.ID == session {
+				n++
+			}
+		}
 		n += len(shard.by[streamKey{bySession, "", session}])
 		shard.mu.Unlock()
 	}
@@ -294,8 +348,9 @@ func (d *Door) checkDue(slice int, now time.Time) (any bool) {
 	for i := slice; i < streamShards; i += tickSlices {
 		shard := &d.streams.shards[i]
 		shard.mu.Lock()
-		any = any || len(shard.all) > 0
-		for st := range shard.all {
+		any = any || shard.any()
+		shard.age()
+		for st := range shard.old {
 			if !now.Before(st.due) {
 				due = append(due, st)
 			}
@@ -315,9 +370,9 @@ func (d *Door) checkDue(slice int, now time.Time) (any bool) {
 func (l *streams) any() bool {
 	for i := range l.shards {
 		l.shards[i].mu.Lock()
-		n := len(l.shards[i].all)
+		any := l.shards[i].any()
 		l.shards[i].mu.Unlock()
-		if n > 0 {
+		if any {
 			return true
 		}
 	}

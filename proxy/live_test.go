@@ -299,9 +299,7 @@ func (w *world) only() (found *stream) {
 	for i := range w.door.streams.shards {
 		shard := &w.door.streams.shards[i]
 		shard.mu.Lock()
-		for st := range shard.all {
-			found = st
-		}
+		shard.each(func(st *stream) { found = st })
 		shard.mu.Unlock()
 	}
 	if found == nil {

@@ -44,9 +44,11 @@ type stream struct {
 	waiting bool // for a checker; protected by streams.mu
 
 	// What the last decision used, and when the next is due; protected by the
-	// shard's lock.
+	// shard's lock, as its place among the young ones is, counted from 1 (0: it is
+	// none of them).
 	facts *access.Request
 	due   time.Time
+	place int
 
 	// until is the last round in which what the upstream is awaited to bring may
 	// come; 0: nothing is awaited, or for as long as it takes.
@@ -219,9 +221,7 @@ func (l *streams) endAll(why access.Reason) {
 	for i := range l.shards {
 		shard := &l.shards[i]
 		shard.mu.Lock()
-		for st := range shard.all {
-			st.endFor(why)
-		}
+		shard.each(func(st *stream) { st.endFor(why) })
 		shard.mu.Unlock()
 	}
 	for end := time.Now().Add(2 * cutWait); l.any() && time.Now().Before(end); {
