@@ -171,12 +171,6 @@ func (t *tokens) read(r *http.Request) (*accessToken, error) {
 	}
 	_, raw, _ := strings.Cut(values[0], " ")
 	raw = strings.TrimLeft(raw, " ")
-	switch {
-	case !isToken68(raw):
-		return nil, access.Becausef(access.BadRequest, "the Authorization header holds no token")
-	case len(raw) > maxAccessToken:
-		return nil, access.Becausef(access.TokenInvalid, "an access token of %d bytes", len(raw))
-	}
 	token, err := t.find(r.Context(), raw)
 	if err != nil {
 		return nil, err
@@ -217,11 +211,17 @@ var token68Byte = func() (table [256]bool) {
 // find returns what is known of a token, or finds it out. That the answer is not
 // known is never kept.
 func (t *tokens) find(ctx context.Context, raw string) (*accessToken, error) {
+	if len(raw) > maxAccessToken {
+		return nil, access.Becausef(access.TokenInvalid, "an access token of %d bytes", len(raw))
+	}
 	key := tokenKey(sha256.Sum256([]byte(raw)))
 	for _, cache := range []*lru.Cache[tokenKey, finding]{t.verified, t.refused} {
 		if known, ok := cache.Get(key); ok && t.now().Before(known.until) {
 			return known.token, known.err
 		}
+	}
+	if !isToken68(raw) { // what is known has been one
+		return nil, access.Becausef(access.BadRequest, "the Authorization header holds no token")
 	}
 	// A client that sends many requests at once causes one question. It is asked
 	// for all of them, so it does not end with the first.

@@ -208,6 +208,9 @@ func cleanResponse(h http.Header) {
 		}
 	}
 	cookies := h["Set-Cookie"]
+	if cookies == nil {
+		return
+	}
 	for i := 0; i < len(cookies); i++ {
 		pair, _, _ := strings.Cut(cookies[i], ";")
 		// Browsers send a cookie without a name back as its bare value, which

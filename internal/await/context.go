@@ -14,8 +14,13 @@ import (
 // to be copied.
 type Context struct {
 	context.Context // the parent
+	// Asked is called, at most once and before End is, when somebody wants to know
+	// about the end: where it takes something to find out, that can begin now. It must
+	// not use the context. Nil: nothing is called.
+	Asked func()
 
 	mu    sync.Mutex // protects what follows
+	asked bool
 	made  context.Context
 	stop  context.CancelCauseFunc
 	ended bool
@@ -38,8 +43,16 @@ func (c *Context) End(cause error) {
 	}
 }
 
-// make has the lock held.
+// ask and make have the lock held.
+func (c *Context) ask() {
+	if c.Asked != nil && !c.asked && !c.ended {
+		c.asked = true
+		c.Asked()
+	}
+}
+
 func (c *Context) make() context.Context {
+	c.ask()
 	if c.made == nil {
 		c.made, c.stop = context.WithCancelCause(c.Context)
 		if c.ended {
@@ -62,6 +75,7 @@ func (c *Context) Done() <-chan struct{} { return c.whole().Done() }
 func (c *Context) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ask()
 	switch {
 	case c.made != nil:
 		return c.made.Err()

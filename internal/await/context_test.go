@@ -63,3 +63,31 @@ func TestMakesNothingThatNobodyWaitsFor(t *testing.T) {
 		t.Error("who waits after the end waits for ever")
 	}
 }
+
+func TestAsksOnceAndNotAfterTheEnd(t *testing.T) {
+	for name, want := range map[string]func(c *Context){
+		"Done": func(c *Context) { c.Done() },
+		"Err":  func(c *Context) { _ = c.Err() },
+		"a derived one": func(c *Context) {
+			_, cancel := context.WithCancel(c)
+			cancel()
+		},
+		"AfterFunc": func(c *Context) { context.AfterFunc(c, func() {})() },
+	} {
+		asked := 0
+		c := &Context{Context: t.Context(), Asked: func() { asked++ }}
+		_ = c.Value("key")
+		if asked != 0 {
+			t.Errorf("%s: asked for a value", name)
+		}
+		want(c)
+		want(c)
+		c.End(nil)
+		if asked != 1 {
+			t.Errorf("%s: asked %d times", name, asked)
+		}
+		late := &Context{Context: t.Context(), Asked: func() { t.Errorf("%s: asked after the end", name) }}
+		late.End(errors.New("why"))
+		want(late)
+	}
+}

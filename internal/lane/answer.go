@@ -42,7 +42,7 @@ var (
 )
 
 func newAnswer(c *conn, method string) *answer {
-	a := &answer{conn: c, ctx: await.Context{Context: c.ctx}, desk: desks.Get().(*desk), header: http.Header{}, head: method == http.MethodHead, length: -1}
+	a := &answer{conn: c, ctx: await.Context{Context: c.ctx, Asked: c.watch.start}, desk: desks.Get().(*desk), header: http.Header{}, head: method == http.MethodHead, length: -1}
 	a.out = a.desk.out[:0]
 	a.desk.early.Reset((*frames)(a))
 	return a

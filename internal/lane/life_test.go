@@ -19,22 +19,38 @@ import (
 
 // A visitor who leaves ends the context of the request, also late.
 func TestVisitorWhoLeavesEndsTheRequest(t *testing.T) {
-	both(t, func(t *testing.T, lane bool) {
-		asked, over := make(chan bool), make(chan error)
-		s := start(t, lane, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked <- inLane(w)
-			<-r.Context().Done()
-			over <- r.Context().Err()
-		}))
-		v := s.visitor().say(get("/"))
-		if <-asked != lane {
-			t.Error("somebody else serves it")
-		}
-		v.Close()
-		if err := <-over; !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
+	for name, wait := range map[string]func(ctx context.Context){
+		"waiting": func(ctx context.Context) { <-ctx.Done() },
+		"asking now and then": func(ctx context.Context) {
+			for ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"a derived context": func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			<-ctx.Done()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, lane bool) {
+				asked, over := make(chan bool), make(chan error)
+				s := start(t, lane, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					asked <- inLane(w)
+					wait(r.Context())
+					over <- r.Context().Err()
+				}))
+				v := s.visitor().say(get("/"))
+				if <-asked != lane {
+					t.Error("somebody else serves it")
+				}
+				v.Close()
+				if err := <-over; !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // What a visitor sends while an answer takes its time is the next request, or what

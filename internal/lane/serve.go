@@ -23,7 +23,6 @@ func (c *conn) answer(r *http.Request) (again bool) {
 	if handler == nil {
 		handler = http.DefaultServeMux
 	}
-	c.watch.start()
 	handler.ServeHTTP(a, r.WithContext(&a.ctx))
 	a.ctx.End(nil)
 	again = a.finish()

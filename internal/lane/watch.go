@@ -5,16 +5,18 @@ import (
 	"time"
 )
 
-// watchAfter is how long an answer takes before anybody looks whether the visitor is
-// still there: most are ready before, and cost nothing then.
+// watchAfter is how long after somebody wanted to know anybody looks whether the visitor
+// is still there: most answers are ready before, and cost nothing then.
 const watchAfter = 10 * time.Millisecond
 
 // watch looks for a visitor who leaves while a request is answered. What the visitor
 // sends meanwhile stays where it is, and is the next request.
 type watch struct {
-	conn  *conn
-	timer *time.Timer
-	ended chan struct{} // of what the timer has started
+	conn    *conn
+	start   func()
+	started bool // for this request
+	timer   *time.Timer
+	ended   chan struct{} // of what the timer has started
 
 	mu       sync.Mutex
 	looking  bool
@@ -26,10 +28,11 @@ func (w *watch) init(c *conn) {
 	w.conn, w.ended = c, make(chan struct{}, 1)
 	w.timer = time.AfterFunc(time.Hour, w.look)
 	w.timer.Stop()
+	w.start = func() {
+		w.started = true
+		w.timer.Reset(watchAfter)
+	}
 }
-
-// start begins with a request.
-func (w *watch) start() { w.timer.Reset(watchAfter) }
 
 // look runs in a goroutine of its own.
 func (w *watch) look() {
@@ -54,10 +57,10 @@ func (w *watch) look() {
 	}
 }
 
-// stop ends with it. Nobody else reads from then on, and the deadline is that of the
-// connection.
+// stop ends with the request, whose context has ended. Nobody else reads from then on,
+// and the deadline is that of the connection.
 func (w *watch) stop() {
-	if !w.timer.Stop() {
+	if w.started && !w.timer.Stop() {
 		w.mu.Lock()
 		w.answered = true
 		w.conn.SetReadDeadline(time.Unix(1, 0))
@@ -66,6 +69,7 @@ func (w *watch) stop() {
 		w.answered = false
 		w.conn.SetReadDeadline(w.conn.deadline)
 	}
+	w.started = false
 	w.mu.Lock()
 	w.by = time.Time{}
 	w.mu.Unlock()
