@@ -26,7 +26,7 @@ import (
 // signed, if there is a key: nobody else can then write a chain that fits.
 type chain struct {
 	seq  uint64
-	prev string             // hash of the last record
+	prev []byte             // hash of the last record, as it is written
 	key  ed25519.PrivateKey // nil: records are not signed
 
 	random [64 * saltBytes]byte
@@ -75,7 +75,7 @@ func (c *chain) link(to, line []byte, sign bool) []byte {
 		to = c.sign(to, start)
 	}
 	to = append(to, "}}"...)
-	c.prev = hash(to[start:])
+	c.prev = appendHash(c.prev[:0], to[start:])
 	for len(to)-start < stubRoom {
 		to = append(to, ' ') // so that it can be erased where it lies
 	}
@@ -100,9 +100,10 @@ func signedBy(line []byte, sig string, key ed25519.PublicKey) bool {
 	return ed25519.Verify(key, append([]byte(signed), line[:at]...), raw)
 }
 
-func hash(line []byte) string {
-	sum := sha256.Sum256(line)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+// appendHash appends the hash of a record, as records carry it.
+func appendHash(to, record []byte) []byte {
+	sum := sha256.Sum256(record)
+	return base64.RawURLEncoding.AppendEncode(to, sum[:])
 }
 
 // salt appends the salt of a record. Randomness is fetched for many at a time.
@@ -143,7 +144,7 @@ func (c *chain) resume(path string) error {
 		return fmt.Errorf("audit log: where the chain of %s ends: %w", path, err)
 	}
 	if last != nil {
-		c.seq, c.prev = last.seq, last.hash
+		c.seq, c.prev = last.seq, []byte(last.hash)
 	}
 	return nil
 }

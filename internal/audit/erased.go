@@ -63,7 +63,7 @@ func recordOf(line []byte, link *access.Link) record {
 	if link.Hash != "" {
 		return record{seq: link.Seq, hash: link.Hash}
 	}
-	return record{seq: link.Seq, hash: hash(line)}
+	return record{seq: link.Seq, hash: string(appendHash(nil, line))}
 }
 
 // erasedBy reports whether a line with a hash of its own is a stub, byte for
