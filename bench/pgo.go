@@ -28,7 +28,7 @@ var profileLoads = []struct {
 // writeProfile runs Doorward under each load and writes where it spends its time
 // to a file, for go build -pgo.
 func writeProfile(ctx context.Context, root, path string) error {
-	b, err := newBench(ctx, root, length{rounds: 1, round: 6 * time.Second})
+	b, err := newBench(ctx, root, length{rounds: 1, round: 24 * time.Second})
 	if err != nil {
 		return err
 	}
