@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -24,11 +25,14 @@ const (
 // Tally counts the decisions of the last hour for the overview, and, since the
 // configuration was loaded, what rules that only report and a candidate would
 // have decided otherwise. It holds a bounded amount whatever happens.
+//
+// What is allowed is counted without a lock: every request of every core comes by
+// here.
 type Tally struct {
-	now func() time.Time
+	now   func() time.Time
+	slots [slotCount]atomic.Pointer[slot]
 
-	mu     sync.Mutex
-	slots  [slotCount]slot
+	mu     sync.Mutex // protects what follows, and the refusals of slots
 	since  time.Time
 	shadow map[shadowKey]*ShadowCount
 	// more counts what had no place in shadow.
@@ -38,11 +42,10 @@ type Tally struct {
 // slot is what happened in one span of slotLength; at says in which since the
 // epoch.
 type slot struct {
-	at       int64
-	outcomes [access.Allow + 1]int
-	refusals map[access.Reason]int
-	whole    durations
-	own      durations
+	at         int64
+	outcomes   [access.Allow + 1]atomic.Int64
+	whole, own stopwatch
+	refusals   map[access.Reason]int
 }
 
 type shadowKey struct {
@@ -93,23 +96,21 @@ func (t *Tally) Event(e *access.Event) {
 		return
 	}
 	d, now := e.Decision, t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	s := t.slot(now)
-	s.outcomes[min(d.Outcome, access.Allow)]++
-	if reason := cmp.Or(e.Response.Reason, d.Reason); d.Outcome != access.Allow || e.Response.Reason != "" {
-		if !reason.Known() {
-			reason = access.InternalError
-		}
-		if s.refusals == nil {
-			s.refusals = map[access.Reason]int{}
-		}
-		s.refusals[reason]++
-	}
+	s.outcomes[min(d.Outcome, access.Allow)].Add(1)
 	if e.Request.Door != access.Tunnel && e.Response.Status != 101 { // those last as long as somebody wants
 		s.whole.add(e.Response.Duration)
 	}
 	s.own.add(e.Response.Decide)
+	refused := d.Outcome != access.Allow || e.Response.Reason != ""
+	if !refused && len(d.Shadow) == 0 && e.Candidate == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if refused {
+		s.refuse(cmp.Or(e.Response.Reason, d.Reason))
+	}
 	for i := range d.Shadow {
 		would := &d.Shadow[i]
 		t.differs(now, e.Request, shadowKey{e.Request.Route, would.Rule, d.Outcome, would.Outcome, d.Reason, would.Reason})
@@ -136,11 +137,27 @@ func (t *Tally) differs(now time.Time, req *access.Request, key shadowKey) {
 // slot returns the slot of a moment, empty if another one was there.
 func (t *Tally) slot(now time.Time) *slot {
 	at := now.UnixNano() / int64(slotLength)
-	s := &t.slots[at%slotCount]
-	if s.at != at {
-		*s = slot{at: at}
+	place := &t.slots[at%slotCount]
+	for {
+		s := place.Load()
+		if s != nil && s.at == at {
+			return s
+		}
+		if fresh := (&slot{at: at}); place.CompareAndSwap(s, fresh) {
+			return fresh
+		}
 	}
-	return s
+}
+
+// refuse counts a reason. The tally is locked.
+func (s *slot) refuse(reason access.Reason) {
+	if !reason.Known() {
+		reason = access.InternalError
+	}
+	if s.refusals == nil {
+		s.refusals = map[access.Reason]int{}
+	}
+	s.refusals[reason]++
 }
 
 // shadows returns what would have been decided otherwise, the most frequent
@@ -191,23 +208,29 @@ func (t *Tally) hour() hour {
 	refusals, recent := map[access.Reason]int{}, 0
 	t.mu.Lock()
 	for i := range t.slots {
-		s := &t.slots[i]
-		ago := last/perMinute - s.at/perMinute
-		if s.at == 0 || s.at > last || ago >= int64(len(h.minutes)) {
+		s := t.slots[i].Load()
+		if s == nil || s.at > last {
 			continue
 		}
+		ago := last/perMinute - s.at/perMinute
+		if ago >= int64(len(h.minutes)) {
+			continue
+		}
+		whole, own := s.whole.durations(), s.own.durations()
 		for _, m := range []*minute{&h.minutes[int64(len(h.minutes))-1-ago], &h.total} {
-			for outcome, n := range s.outcomes {
-				m.outcomes[outcome] += n
+			for outcome := range s.outcomes {
+				m.outcomes[outcome] += int(s.outcomes[outcome].Load())
 			}
-			m.whole.join(&s.whole)
-			m.own.join(&s.own)
+			m.whole.join(&whole)
+			m.own.join(&own)
 		}
 		for reason, n := range s.refusals {
 			refusals[reason] += n
 		}
 		if s.at < last && s.at >= last-nowSlots {
-			recent += s.outcomes[access.Allow] + s.outcomes[access.Challenge] + s.outcomes[access.Deny]
+			for outcome := range s.outcomes {
+				recent += int(s.outcomes[outcome].Load())
+			}
 		}
 	}
 	t.mu.Unlock()
@@ -222,16 +245,39 @@ func (t *Tally) hour() hour {
 // durations counts how long something took, in steps of a fourth of a doubling.
 type durations [128]uint32
 
+// stopwatch is durations while they are being counted.
+type stopwatch [len(durations{})]atomic.Uint32
+
 // shortest is the end of the first step; everything shorter is in it.
 const shortest = 10 * time.Microsecond
 
-func (d *durations) add(took time.Duration) {
-	step := 0
-	if took > shortest {
-		step = min(int(math.Ceil(4*math.Log2(float64(took)/float64(shortest)))), len(d)-1)
+func (w *stopwatch) add(took time.Duration) { w[step(took)].Add(1) }
+
+func (w *stopwatch) durations() (d durations) {
+	for i := range w {
+		d[i] = w[i].Load()
 	}
-	d[step]++
+	return d
 }
+
+// step returns the step that a duration falls into: the first that does not end before
+// it.
+func step(took time.Duration) int {
+	if took <= shortest {
+		return 0
+	}
+	part, doublings := math.Frexp(float64(took) / float64(shortest)) // part is from a half to one
+	n := 4 * doublings
+	for _, end := range &stepEnds {
+		if part <= end {
+			n--
+		}
+	}
+	return min(n, len(durations{})-1)
+}
+
+// stepEnds are where the steps of a doubling end but the last.
+var stepEnds = [4]float64{0.5, math.Exp2(-0.75), math.Exp2(-0.5), math.Exp2(-0.25)}
 
 func (d *durations) join(other *durations) {
 	for i, n := range other {

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,31 +64,57 @@ func TestTallyOfAnHour(t *testing.T) {
 }
 
 func TestQuantiles(t *testing.T) {
-	var d durations
+	var counted stopwatch
+	d := counted.durations()
 	if d.quantile(.5) != 0 {
 		t.Error("of nothing")
 	}
 	for i := range 1000 {
-		d.add(time.Duration(i+1) * time.Millisecond)
+		counted.add(time.Duration(i+1) * time.Millisecond)
 	}
-	d.add(1000 * time.Hour) // ends in the last step
+	counted.add(1000 * time.Hour) // ends in the last step
+	d = counted.durations()
 	for share, want := range map[float64]time.Duration{0: time.Millisecond, .5: 500 * time.Millisecond, .99: 990 * time.Millisecond} {
 		if got := d.quantile(share); got < want || got > want*6/5 {
 			t.Errorf("%v: %s, want %s", share, got, want)
 		}
 	}
-	var short durations
-	short.add(0)
-	short.add(-time.Second)
-	if got := short.quantile(1); got != shortest {
-		t.Error(got)
+	for took, want := range map[time.Duration]int{-time.Second: 0, 0: 0, shortest: 0, shortest + 1: 1, 2 * shortest: 4, 2*shortest + 1: 5, 1000 * time.Hour: 127} {
+		if got := step(took); got != want {
+			t.Errorf("%s is in step %d, want %d", took, got, want)
+		}
 	}
 	for range 1000 { // whatever is counted is never told too low, nor more than a fifth too high
 		took := time.Duration(rand.Int64N(int64(8*time.Hour))) + shortest
 		var one durations
-		if one.add(took); one.quantile(1) < took-time.Microsecond || one.quantile(1) > took*6/5 {
+		one[step(took)]++
+		if one.quantile(1) < took-time.Microsecond || one.quantile(1) > took*6/5 {
 			t.Fatalf("%s: %s", took, one.quantile(1))
 		}
+	}
+}
+
+// Nothing is missed where many count at once, in the first moment of a slot as well.
+func TestTallyOfMany(t *testing.T) {
+	var seconds atomic.Int64
+	tally := NewTally(func() time.Time { return time.Unix(1.7e9+10*seconds.Load(), 0) })
+	const many, times = 8, 500
+	var all sync.WaitGroup
+	for range many {
+		all.Go(func() {
+			for i := range times {
+				if i%100 == 0 {
+					seconds.Add(1)
+				}
+				tally.Event(decided(access.Allow, access.Allowed, time.Millisecond))
+				tally.Event(decided(access.Deny, access.DeniedByRule, time.Millisecond))
+			}
+		})
+	}
+	all.Wait()
+	h := tally.hour()
+	if h.total.outcomes[access.Allow] != many*times || h.total.outcomes[access.Deny] != many*times || len(h.refusals) != 1 || h.refusals[0].Count != many*times {
+		t.Errorf("%v, refused %v", h.total.outcomes, h.refusals)
 	}
 }
 

@@ -1,7 +1,7 @@
 package serve
 
 import (
-	"sync"
+	"sync/atomic"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -21,26 +21,23 @@ func (r *recorder) remember(e *access.Event) {
 	r.tally.Event(e)
 }
 
-// recent holds the latest events of some kind in a ring.
+// recent holds the latest events of some kind in a ring, without a lock: every
+// request of every core comes by.
 type recent struct {
-	mu   sync.Mutex
-	ring [maxRecent]*access.Event
-	next int
+	ring [maxRecent]atomic.Pointer[access.Event]
+	next atomic.Int64
 }
 
-func (r *recent) add(e *access.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ring[r.next%maxRecent] = e
-	r.next++
-}
+func (r *recent) add(e *access.Event) { r.ring[(r.next.Add(1)-1)%maxRecent].Store(e) }
 
-// last returns at most n of them, newest first.
+// last returns at most n of them, newest first, as far as they were there when it
+// began.
 func (r *recent) last(n int) (list []*access.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := r.next - 1; i >= 0 && i >= r.next-maxRecent && len(list) < n; i-- {
-		list = append(list, r.ring[i%maxRecent])
+	next := r.next.Load()
+	for i := next - 1; i >= max(0, next-maxRecent) && len(list) < n; i-- {
+		if e := r.ring[i%maxRecent].Load(); e != nil { // nil: one is about to be there
+			list = append(list, e)
+		}
 	}
 	return list
 }
