@@ -106,6 +106,12 @@ func TestChoosingCases(t *testing.T) {
 	if _, err := lengthOf("endless"); err == nil {
 		t.Error("an unknown length")
 	}
+	for _, name := range []string{"", "short", "long"} {
+		l, err := lengthOf(name)
+		if half := l.round / 2; err != nil || half <= 0 || half%time.Second != 0 {
+			t.Errorf("%q: half a round is %s, %v; the loads take whole seconds", name, half, err)
+		}
+	}
 }
 
 // Whatever is started ends, also what does not listen.

@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
+	start, now := time.Now(), b.occasion(chosen) // before the results change the tree
 	for _, c := range chosen {
 		b.say("%s", c.title)
 		t, err := b.measure(c)
@@ -92,10 +92,13 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("%s: %w", c.id, err)
 		}
 		fmt.Println(t.text())
-		kept.replace(c, t, b.occasion(chosen))
+		kept.replace(c, t, now)
+		if err := kept.write(root); err != nil { // what follows may fail, or be stopped
+			return err
+		}
 	}
 	b.say("done in %s", time.Since(start).Round(time.Second))
-	return kept.write(root)
+	return nil
 }
 
 // choose returns the cases that a list of ids names; for none, all that need not
@@ -122,7 +125,9 @@ func choose(list string) (chosen []benchCase, err error) {
 type length struct {
 	name   string
 	rounds int
-	round  time.Duration // of each participant in each round: whole seconds, even ones
+	// round is of each participant in each round: whole seconds, even ones, because the
+	// loads take whole seconds and half a round warms up.
+	round time.Duration
 	// sessions is the larger number of sessions that the growth is measured to.
 	sessions int
 	idle     int // connections that say nothing
@@ -133,7 +138,7 @@ func lengthOf(name string) (length, error) {
 	case "", "short":
 		return length{name: "short", rounds: 2, round: 2 * time.Second, sessions: 100_000, idle: 5000}, nil
 	case "long":
-		return length{name: "long", rounds: 7, round: 5 * time.Second, sessions: 1_000_000, idle: 5000}, nil
+		return length{name: "long", rounds: 9, round: 4 * time.Second, sessions: 1_000_000, idle: 5000}, nil
 	}
 	return length{}, fmt.Errorf("BENCH=%q is neither short nor long", name)
 }
