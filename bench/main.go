@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	start, now := time.Now(), b.occasion(chosen) // before the results change the tree
+	start, when := time.Now(), b.occasion(chosen) // before the results change the tree
 	for _, c := range chosen {
 		b.say("%s", c.title)
 		t, err := b.measure(c)
@@ -92,7 +92,7 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("%s: %w", c.id, err)
 		}
 		fmt.Println(t.text())
-		kept.replace(c, t, now)
+		kept.replace(c, t, when)
 		if err := kept.write(root); err != nil { // what follows may fail, or be stopped
 			return err
 		}

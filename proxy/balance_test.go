@@ -191,7 +191,7 @@ func TestOneWhoLeavesTheLineLeavesNoTrace(t *testing.T) {
 		go f.ask("GET", "/first", nil)
 		synctest.Wait()
 		// Waiting is part of the time there is. Both have it until the same moment: the
-		// second may still come to its turn then, and notices a little later (endWatch
+		// second may still come to its turn then, and notices a little later (watchAfter
 		// in internal/h1).
 		if o := f.ask("GET", "/second", nil); o.status/100 != 5 || o.after < 5*time.Second || o.after > 5*time.Second+10*time.Millisecond {
 			t.Errorf("%+v", o)

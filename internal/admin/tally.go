@@ -184,6 +184,23 @@ func (m *minute) requests() int {
 	return m.outcomes[access.Allow] + m.outcomes[access.Challenge] + m.outcomes[access.Deny]
 }
 
+func (m *minute) join(other *minute) {
+	for outcome, n := range other.outcomes {
+		m.outcomes[outcome] += n
+	}
+	m.whole.join(&other.whole)
+	m.own.join(&other.own)
+}
+
+// counted returns what the slot has counted so far as a part of its minute.
+func (s *slot) counted() (m minute) {
+	for outcome := range s.outcomes {
+		m.outcomes[outcome] = int(s.outcomes[outcome].Load())
+	}
+	m.whole, m.own = s.whole.durations(), s.own.durations()
+	return m
+}
+
 // hour is what the overview shows.
 type hour struct {
 	// minutes are the last sixty, the oldest first; the last one is under way.
@@ -216,21 +233,14 @@ func (t *Tally) hour() hour {
 		if ago >= int64(len(h.minutes)) {
 			continue
 		}
-		whole, own := s.whole.durations(), s.own.durations()
-		for _, m := range []*minute{&h.minutes[int64(len(h.minutes))-1-ago], &h.total} {
-			for outcome := range s.outcomes {
-				m.outcomes[outcome] += int(s.outcomes[outcome].Load())
-			}
-			m.whole.join(&whole)
-			m.own.join(&own)
-		}
+		counted := s.counted()
+		h.minutes[int64(len(h.minutes))-1-ago].join(&counted)
+		h.total.join(&counted)
 		for reason, n := range s.refusals {
 			refusals[reason] += n
 		}
 		if s.at < last && s.at >= last-nowSlots {
-			for outcome := range s.outcomes {
-				recent += int(s.outcomes[outcome].Load())
-			}
+			recent += counted.requests()
 		}
 	}
 	t.mu.Unlock()

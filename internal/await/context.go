@@ -20,7 +20,6 @@ type Context struct {
 	Asked func()
 
 	mu    sync.Mutex // protects what follows
-	asked bool
 	made  context.Context
 	stop  context.CancelCauseFunc
 	ended bool
@@ -45,9 +44,9 @@ func (c *Context) End(cause error) {
 
 // ask and make have the lock held.
 func (c *Context) ask() {
-	if c.Asked != nil && !c.asked && !c.ended {
-		c.asked = true
-		c.Asked()
+	if asked := c.Asked; asked != nil && !c.ended {
+		c.Asked = nil
+		asked()
 	}
 }
 

@@ -30,8 +30,8 @@ type recent struct {
 
 func (r *recent) add(e *access.Event) { r.ring[(r.next.Add(1)-1)%maxRecent].Store(e) }
 
-// last returns at most n of them, newest first, as far as they were there when it
-// began.
+// last returns at most n of them, newest first. What is added meanwhile may stand
+// in the place of the oldest.
 func (r *recent) last(n int) (list []*access.Event) {
 	next := r.next.Load()
 	for i := next - 1; i >= max(0, next-maxRecent) && len(list) < n; i-- {
