@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -68,6 +70,64 @@ func TestOneCase(t *testing.T) {
 	for name, greet := range map[string]greeting{"keep-alive": askOnce, "WebSocket": upgradeOnce} {
 		if c, err := b.crowd(list[0], greet, 0); err != nil || c.before == 0 || c.after == 0 {
 			t.Errorf("%s: %+v %v", name, c, err)
+		}
+	}
+	t.Run("HAProxy takes only its tokens", func(t *testing.T) { takesOnlyItsTokens(t, b) })
+}
+
+// takesOnlyItsTokens wants HAProxy to refuse what Doorward would refuse: a
+// reference that lets everything pass is fast, too.
+func takesOnlyItsTokens(t *testing.T, b *bench) {
+	if _, err := find("haproxy", "haproxy"); err != nil {
+		if os.Getenv("DOORWARD_REQUIRE_PARTS") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	s, err := haproxyAccepting("RS256").start(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.process.stop()
+	if err := s.load.check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	claims := func(change map[string]any) map[string]any {
+		all := map[string]any{"iss": b.issuer, "aud": audience, "sub": "batch", "exp": time.Now().Add(time.Hour).Unix()}
+		maps.Copy(all, change)
+		return all
+	}
+	for name, c := range map[string]struct {
+		claims map[string]any
+		spoil  bool
+		want   bool
+	}{
+		"a token":             {claims: claims(nil), want: true},
+		"expired":             {claims: claims(map[string]any{"exp": time.Now().Unix() - 60})},
+		"without expiry":      {claims: claims(map[string]any{"exp": nil})},
+		"of another issuer":   {claims: claims(map[string]any{"iss": "https://elsewhere.example.com"})},
+		"for another service": {claims: claims(map[string]any{"aud": "payroll"})},
+		"changed":             {claims: claims(nil), spoil: true},
+	} {
+		if err := b.idp.SignWith("RS256"); err != nil {
+			t.Fatal(err)
+		}
+		token, err := b.idp.Sign(b.idp.Header(), c.claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.spoil {
+			at := strings.LastIndexByte(token, '.') + 10
+			other := byte('A')
+			if token[at] == other {
+				other = 'B'
+			}
+			token = token[:at] + string(other) + token[at+1:]
+		}
+		l := s.load
+		l.header = http.Header{"Authorization": {"Bearer " + token}}
+		if err := l.check(t.Context()); (err == nil) != c.want {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -21,6 +21,10 @@ type door struct {
 	sessions int // that the store holds; default 1
 	groups   int // of each user; default 5
 
+	// returns is how long it must be quiet before it gives memory back; default: as
+	// long as Doorward does.
+	returns string
+
 	// asks is what the requests carry.
 	asks asks
 	// rotation is over how many sessions, routes or tokens the requests go in
@@ -172,7 +176,7 @@ func (s *site) askWithTokens(algorithm string) error {
 
 // configuration is what an operator would write for five rules on each route,
 // without a line for speed, except that what comes from here is not taken for one
-// network that floods. The operator's log keeps to warnings, as the other
+// network that floods, and that nobody waits a minute to look at idle memory. The operator's log keeps to warnings, as the other
 // participants keep no access log; the audit log has every request.
 func (s *site) configuration(admin string) string {
 	var c strings.Builder
@@ -180,8 +184,12 @@ func (s *site) configuration(admin string) string {
 	if s.tls {
 		tls = fmt.Sprintf(", tls: {certificates: [{cert: %s, key: %s}]}", s.cert.cert, s.cert.key)
 	}
+	returns := ""
+	if s.returns != "" {
+		returns = ", return_memory_after: " + s.returns
+	}
 	fmt.Fprintf(&c, `version: 1
-server: {listen: %q, admin: {listen: %q}, limits: {exempt: [127.0.0.0/8]}%s}
+server: {listen: %q, admin: {listen: %q}, limits: {exempt: [127.0.0.0/8]}%s%s}
 providers:
   - {id: corp, issuer: %q, client_id: doorward, client_secret: {file: client-secret}, groups_claim: groups, audiences: [%s]}
 sessions: {store: {file: {path: doorward.db}}}
@@ -192,7 +200,7 @@ groups:
   writers: {provider: corp, claim_groups: [group-1]}
   contractors: {provider: corp, claim_groups: [contractors]}
 routes:
-`, s.load.address, admin, tls, s.issuer, audience)
+`, s.load.address, admin, tls, returns, s.issuer, audience)
 	for i := range s.routes {
 		fmt.Fprintf(&c, `  - id: app-%d
     from: %q

@@ -102,6 +102,11 @@ type Config struct {
 	// DrainTimeout is how long requests in flight may go on when Doorward
 	// stops, before their connections are closed. Default 30s.
 	DrainTimeout access.Duration `yaml:"drain_timeout"`
+	// ReturnMemoryAfter is how long next to nothing must have happened before memory
+	// that is not in use is given back to the system. What comes after it has to get
+	// every page again, which a virtual machine may have to ask its host for. At least
+	// 1s; a change takes effect at the next start. Default 1m.
+	ReturnMemoryAfter access.Duration `yaml:"return_memory_after"`
 }
 
 // Tunnels limits tunnels of TCP connections.
@@ -212,6 +217,9 @@ func (c *Config) Validate(f access.Faults) {
 	}
 	if n := c.ReplayBodyBytes; n < -1 || n > mostReplayBytes {
 		f.At("replay_body_bytes").Add("write -1 to keep none", "%d is not between 1 and %d", n, mostReplayBytes)
+	}
+	if d := c.ReturnMemoryAfter; d != 0 && d.Std() < time.Second {
+		f.At("return_memory_after").Add("write 1m", "%s is shorter than 1s", d)
 	}
 	if r := c.Recheck; r != 0 && r.Std() < shortestRecheck {
 		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)

@@ -53,6 +53,9 @@ func NewServer(c Config, d *Door) *http.Server {
 // Drain returns how long requests in flight may go on after the end.
 func (c *Config) Drain() time.Duration { return c.DrainTimeout.Or(drainTimeout) }
 
+// Quiet is how long next to nothing must have happened before memory is given back.
+func (c *Config) Quiet() time.Duration { return c.ReturnMemoryAfter.Or(time.Minute) }
+
 // Lane reports whether plain requests have a fast lane: over plaintext, unless the
 // configuration says otherwise.
 func (c *Config) Lane() bool { return c.HTTP1 != standardServer }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doorward/doorward/internal/access"
 	"github.com/doorward/doorward/internal/lane"
@@ -67,6 +68,24 @@ func TestProxyProtocolInTheLane(t *testing.T) {
 		conn.Close()
 		if want == nil && len(answer) > 0 || want != nil && !strings.Contains(string(answer), "\r\n\r\n"+want[0]) {
 			t.Errorf("%q: %q", text, answer)
+		}
+	}
+}
+
+// Memory is given back after a minute, or when the operator says; not all the time.
+func TestWhenMemoryIsGivenBack(t *testing.T) {
+	for after, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, time.Hour: time.Hour} {
+		c := &Config{Listen: "127.0.0.1:1", ReturnMemoryAfter: access.Duration(after)}
+		f := access.NewFaults("server")
+		if c.Validate(f); len(f.List()) != 0 || c.Quiet() != want {
+			t.Errorf("%s: %s, %+v", after, c.Quiet(), f.List())
+		}
+	}
+	for _, after := range []time.Duration{-1, time.Millisecond} {
+		f := access.NewFaults("server")
+		(&Config{Listen: "127.0.0.1:1", ReturnMemoryAfter: access.Duration(after)}).Validate(f)
+		if list := f.List(); len(list) != 1 || list[0].Path != "server.return_memory_after" {
+			t.Errorf("%s: %+v", after, list)
 		}
 	}
 }

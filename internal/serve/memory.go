@@ -22,6 +22,8 @@ const (
 	sparePart = 16
 	// mostPercent is the most that this may be, in percent of what is in use.
 	mostPercent = 800
+	// everySoOften is how often the memory is looked at.
+	everySoOften = time.Second
 	// quietBytes is how little is allocated in a second in which nothing much
 	// happens.
 	quietBytes = 1 << 20
@@ -32,18 +34,20 @@ const (
 )
 
 // keepMemory trades memory for time, until ctx ends: it collects less often while
-// little is in use, and gives back what is not in use once it has become quiet.
+// little is in use, and gives back what is not in use once it has been quiet for so
+// long: a page that was given back is zeroed again before it is used, and on a
+// virtual machine that gives its own memory back the host has to find one first.
 // What the operator has set holds, GOGC and GOMEMLIMIT; without the latter, Go
 // keeps to nine tenths of what the control group has.
-func keepMemory(ctx context.Context) {
+func keepMemory(ctx context.Context, quiet time.Duration) {
 	if _, set := os.LookupEnv("GOMEMLIMIT"); !set {
 		if limit := groupLimit("/sys/fs/cgroup/memory.max"); limit > 0 {
 			debug.SetMemoryLimit(limit / 10 * 9)
 		}
 	}
 	_, fixed := os.LookupEnv("GOGC")
-	k, spare := &keeper{percent: 100}, spareFor(memory())
-	tick := time.NewTicker(time.Second)
+	k, spare := &keeper{percent: 100, patience: int(quiet / everySoOften)}, spareFor(memory())
+	tick := time.NewTicker(everySoOften)
 	defer tick.Stop()
 	for {
 		live, allocated := heap()
@@ -98,16 +102,23 @@ func gcPercent(live, spare uint64) int {
 // keeper remembers what was seen a second ago.
 type keeper struct {
 	percent   int
+	patience  int    // for how many quiet seconds nothing is given back
+	still     int    // how many there were until now, in a row
 	allocated uint64 // a second ago
 	returned  uint64 // when memory was last given back
 }
 
 // quiet notes how much has been allocated since the start, and reports whether it
-// is time to give memory back: once, after work, when nothing much happens.
+// is time to give memory back: once, after work, when nothing much has happened for
+// long enough.
 func (k *keeper) quiet(allocated uint64) bool {
 	fresh := allocated - k.allocated
 	k.allocated = allocated
-	if fresh > quietBytes || allocated-k.returned < worthBytes {
+	if fresh > quietBytes {
+		k.still = 0
+		return false
+	}
+	if k.still++; k.still < k.patience || allocated-k.returned < worthBytes {
 		return false
 	}
 	k.returned = allocated

@@ -20,9 +20,9 @@ func TestCollectingLessOften(t *testing.T) {
 	}
 }
 
-// Memory is given back once, when work has ended, and again only after more work.
+// Memory is given back once, when work has ended for a while, and again only after more work.
 func TestGivingBackWhenQuiet(t *testing.T) {
-	k := &keeper{}
+	k := &keeper{patience: 2}
 	for i, step := range []struct {
 		allocated uint64
 		want      bool
@@ -30,12 +30,16 @@ func TestGivingBackWhenQuiet(t *testing.T) {
 		{1 << 20, false},                // too little to be worth it
 		{200 << 20, false},              // at work
 		{400 << 20, false},              // still
-		{400<<20 + 1000, true},          // quiet
-		{400<<20 + 2000, false},         // it was given back
-		{401 << 20, false},              // little has happened since
-		{405 << 20, false},              // at work
-		{405<<20 + quietBytes, true},    // quiet enough
-		{405<<20 + 2*quietBytes, false}, // again too little
+		{400<<20 + 1000, false},         // quiet, but not for long
+		{402 << 20, false},              // at work again
+		{402<<20 + 1000, false},         // quiet
+		{402<<20 + 2000, true},          // for long enough
+		{402<<20 + 3000, false},         // it was given back
+		{403 << 20, false},              // little has happened since
+		{407 << 20, false},              // at work
+		{407<<20 + quietBytes, false},   // quiet enough
+		{407<<20 + 2*quietBytes, true},  // for long enough
+		{407<<20 + 3*quietBytes, false}, // again too little
 	} {
 		if got := k.quiet(step.allocated); got != step.want {
 			t.Errorf("step %d: %t", i+1, got)

@@ -146,7 +146,7 @@ func Run(ctx context.Context, opts Options) (failure error) {
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
 	go live.follow(following, ctx)
-	go keepMemory(ctx)
+	go keepMemory(ctx, cfg.Server.Quiet())
 
 	// The listeners. A failed one ends the run.
 	failed := make(chan error, 8)
