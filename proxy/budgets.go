@@ -97,7 +97,8 @@ type holding struct {
 	shard   *budgetShard
 	budget  *budget
 	use     use
-	streams int // the limit of streams, should it become one
+	party   party // whose budget it is, where that is said to anybody
+	streams int   // the limit of streams, should it become one
 }
 
 // take counts one more use in the budget of a key, unless there is a shortage,
@@ -120,7 +121,7 @@ func (b *budgets) take(key uint64, q *quota, as use, now time.Time) (holding, sh
 		return holding{}, shortage{}
 	}
 	own.add(as, 1)
-	return holding{shard, own, as, q.streams}, shortage{}
+	return holding{shard: shard, budget: own, use: as, streams: q.streams}, shortage{}
 }
 
 // charge counts one more, whether or not there is enough.

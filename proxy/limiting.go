@@ -36,11 +36,8 @@ var limitReasons = [parties]map[ration]access.Reason{
 // limiting is what limits a passage, and what it holds.
 type limiting struct {
 	network netip.Prefix // invalid: none that is limited
-	held    [4]struct {
-		holding
-		party party
-	}
-	n int // how many are held
+	held    [4]holding
+	n       int // how many are held
 	// refused is the limit that has refused the request.
 	refused struct {
 		shortage
@@ -78,8 +75,8 @@ func (p *passage) limit(who party, key uint64, q *quota, as use) error {
 		return p.overLimit(who, short, q)
 	}
 	if held.budget != nil {
-		p.limiting.held[p.limiting.n].holding = held
-		p.limiting.held[p.limiting.n].party = who
+		held.party = who
+		p.limiting.held[p.limiting.n] = held
 		p.limiting.n++
 	}
 	return nil

@@ -45,14 +45,11 @@ type passage struct {
 	req   *access.Request
 	dec   *access.Decision
 
-	start    time.Time
-	entry    *Entry
-	path     pathname
-	inner    pathname // what the upstream gets for it
-	query    string   // as it came
-	hasQuery bool     // also for a lone question mark
-	reserved bool     // one of our own addresses: nothing was decided
-	decided  bool     // dec is a verdict
+	start time.Time
+	entry *Entry
+	path  pathname
+	inner pathname // what the upstream gets for it
+	query string   // as it came
 	// certificate is what is wrong with a certificate that a header holds.
 	certificate access.Reason
 	status      int // overrides the status of a refusal
@@ -66,27 +63,34 @@ type passage struct {
 	assertion string
 	tokens    map[string]string // assertions in other forms
 	groups    []string
-	sent      bool  // the upstream has been asked
 	body      tally // what the upstream is sent, if anything
 	trip      trip  // to the upstream and back
 
 	tunnel *tunnelling // what is asked for is a tunnel
 	// switched takes an upstream's 101, where the request asks for an upgrade.
 	switched func(*http.Response) error
-	outlives bool // a goroutine goes on with it when the handler has ended
 
 	trace    Trace // nil: nobody follows the request
-	traced   bool  // the trace that a header names counts
 	limiting limiting
+
+	// Together, so that they take eight bytes and not eight each.
+	hasQuery bool  // also for a lone question mark
+	reserved bool  // one of our own addresses: nothing was decided
+	decided  bool  // dec is a verdict
+	sent     bool  // the upstream has been asked
+	outlives bool  // a goroutine goes on with it when the handler has ended
+	traced   bool  // the trace that a header names counts
+	used     bool  // the visitor has sent something since the last time
+	lane     uint8 // which shard of the open streams it goes to
 
 	// For deciding again while the request is open; see stream.go.
 	stream  stream
 	flight  flight        // of what the upstream is asked
-	lane    uint8         // which shard of the open streams it goes to
 	signals uint64        // how many there had been before any fact was gathered
 	before  *passage      // the passage of the request this one decides on again
-	used    bool          // the visitor has sent something since the last time
 	over    access.Reason // how the session ended that made the visitor somebody
+
+	meter meter // what out points to: one piece of memory, and not two
 }
 
 // begin starts the record of a request before anything about it is looked at.
@@ -100,7 +104,8 @@ func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
 	p := &passage{door: d, gen: d.live.Load(), in: r, start: d.now(),
 		event: &record.event, req: &record.req, dec: &record.dec,
 		lane: uint8(n % streamShards), signals: d.streams.signals.Load()}
-	p.out = &meter{ResponseWriter: w, passage: p}
+	p.meter.ResponseWriter, p.meter.passage = w, p
+	p.out = &p.meter
 	p.req.Time = p.start.UTC().Round(0)
 	p.req.Door = access.Standalone
 	p.req.Method = r.Method

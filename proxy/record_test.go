@@ -15,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/doorward/doorward/internal/access"
 )
@@ -425,5 +426,12 @@ func TestLeavingHasClientsConnectAnew(t *testing.T) {
 		if text := <-slow; text != "here" {
 			t.Errorf("%s: what was under way ends with %q", scheme, text)
 		}
+	}
+}
+
+// A passage is made for every request. Beyond 1024 bytes it would take 1152.
+func TestPassageFitsItsRoom(t *testing.T) {
+	if size := unsafe.Sizeof(passage{}); size > 1024 {
+		t.Errorf("%d bytes", size)
 	}
 }
