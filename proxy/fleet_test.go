@@ -119,6 +119,9 @@ func inFleet(t *testing.T, n int, edit func(*access.Route), test func(*fleet)) {
 	t.Helper()
 	signer := newTestSigner(t)
 	synctest.Test(t, func(t *testing.T) {
+		// The clock stands still once this function has returned, and a health check
+		// that has just begun is given up 10 ms after the door is closed.
+		defer time.Sleep(time.Second)
 		f := &fleet{t: t, rec: &recorder{signal: make(chan *access.Event, 100000)}, visitors: newPipes(), log: &lockedBuffer{}}
 		for i := range n {
 			a := &fakeApp{name: fmt.Sprintf("http://127.0.0.1:%d", 7001+i), pipes: newPipes()}
