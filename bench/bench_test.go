@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,15 +25,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A very short run of one comparison with everything real: the backend, the
-// binary, wrk and /proc. It looks at no speed.
-func TestOneCase(t *testing.T) {
-	if _, err := find("wrk", "wrk"); err != nil {
+// needs skips a test without a program, or fails it where everything has to be there.
+func needs(t *testing.T, program string) {
+	t.Helper()
+	if _, err := find(program, program); err != nil {
 		if os.Getenv("DOORWARD_REQUIRE_PARTS") != "" {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
+}
+
+// A very short run of one comparison with everything real: the backend, the
+// binary, wrk and /proc. It looks at no speed.
+func TestOneCase(t *testing.T) {
+	needs(t, "wrk")
 	t.Setenv("DOORWARD_BASE", "")
 	t.Setenv("OAUTH2_PROXY", "")
 	root, err := moduleRoot()
@@ -78,12 +83,7 @@ func TestOneCase(t *testing.T) {
 // takesOnlyItsTokens wants HAProxy to refuse what Doorward would refuse: a
 // reference that lets everything pass is fast, too.
 func takesOnlyItsTokens(t *testing.T, b *bench) {
-	if _, err := find("haproxy", "haproxy"); err != nil {
-		if os.Getenv("DOORWARD_REQUIRE_PARTS") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs(t, "haproxy")
 	s, err := haproxyAccepting("RS256").start(b)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func takesOnlyItsTokens(t *testing.T, b *bench) {
 			token = token[:at] + string(other) + token[at+1:]
 		}
 		l := s.load
-		l.header = http.Header{"Authorization": {"Bearer " + token}}
+		l.header = bearer(token)
 		if err := l.check(t.Context()); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -169,15 +169,15 @@ func (s *site) askWithTokens(algorithm string) error {
 		s.load.cycle = &cycle{header: "Authorization", prefix: "Bearer ", values: path}
 		return nil
 	}
-	token, err := firstLine(path)
-	s.load.header = http.Header{"Authorization": {"Bearer " + token}}
+	s.load.header, err = firstBearer(path)
 	return err
 }
 
 // configuration is what an operator would write for five rules on each route,
 // without a line for speed, except that what comes from here is not taken for one
-// network that floods, and that nobody waits a minute to look at idle memory. The operator's log keeps to warnings, as the other
-// participants keep no access log; the audit log has every request.
+// network that floods, and that nobody waits a minute to look at idle memory. The
+// operator's log keeps to warnings, as the other participants keep no access log;
+// the audit log has every request.
 func (s *site) configuration(admin string) string {
 	var c strings.Builder
 	tls := ""

@@ -3,8 +3,6 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,55 +16,44 @@ func haproxyServer(tls bool, path string, size int) participant {
 }
 
 // haproxyVerifying is HAProxy that verifies the signature of a token in each
-// request, and looks at nothing else in it. It keeps no results.
+// request, and looks at nothing else in it.
 func haproxyVerifying(algorithm string) participant {
-	return participant{"HAProxy, " + algorithm + " verified each time", func(b *bench) (*server, error) {
-		key, err := b.publicKey(algorithm)
-		if err != nil {
-			return nil, err
-		}
-		checks := fmt.Sprintf("http-request deny deny_status 401 unless { http_auth_bearer,jwt_verify(\"%s\",\"%s\") -m int 1 }", algorithm, key)
-		return b.startHAProxyWithToken(algorithm, checks)
-	}}
+	return haproxyWithToken("HAProxy, "+algorithm+" verified each time", algorithm,
+		`http-request deny deny_status 401 unless { http_auth_bearer,jwt_verify("ALGORITHM","KEY") -m int 1 }`)
 }
 
 // haproxyAccepting is HAProxy that takes a token for what RFC 9068 §4 says it must
 // be: of the algorithm, the issuer and the audience that are expected, not expired,
-// and signed, looked at in this order, the dearest last. It keeps no results.
+// and signed, looked at in this order, the dearest last.
 func haproxyAccepting(algorithm string) participant {
-	return participant{haproxyClaims(algorithm), func(b *bench) (*server, error) {
-		key, err := b.publicKey(algorithm)
-		if err != nil {
-			return nil, err
-		}
-		checks := strings.NewReplacer("ALGORITHM", algorithm, "KEY", key, "ISSUER", b.issuer, "AUDIENCE", audience).Replace(haproxyClaimChecks)
-		return b.startHAProxyWithToken(algorithm, checks)
-	}}
-}
-
-func haproxyClaims(algorithm string) string {
-	return "HAProxy, " + algorithm + " and claims"
-}
-
-const haproxyClaimChecks = `http-request set-var(txn.token) http_auth_bearer
+	return haproxyWithToken("HAProxy, "+algorithm+" and claims", algorithm, `http-request set-var(txn.token) http_auth_bearer
 	http-request set-var(txn.now) date()
 	http-request deny deny_status 401 unless { var(txn.token),jwt_header_query('$.alg') -m str ALGORITHM }
 	http-request deny deny_status 401 unless { var(txn.token),jwt_payload_query('$.iss') -m str ISSUER }
 	http-request deny deny_status 401 unless { var(txn.token),jwt_payload_query('$.aud') -m str AUDIENCE }
 	http-request deny deny_status 401 unless { var(txn.token),jwt_payload_query('$.exp','int'),sub(txn.now) -m int gt 0 }
-	http-request deny deny_status 401 unless { var(txn.token),jwt_verify("ALGORITHM","KEY") -m int 1 }`
+	http-request deny deny_status 401 unless { var(txn.token),jwt_verify("ALGORITHM","KEY") -m int 1 }`)
+}
 
-// startHAProxyWithToken starts it for requests that carry an access token.
-func (b *bench) startHAProxyWithToken(algorithm, checks string) (*server, error) {
-	tokens, err := b.accessTokens(algorithm, 1)
-	if err != nil {
-		return nil, err
-	}
-	token, err := firstLine(tokens)
-	if err != nil {
-		return nil, err
-	}
-	return b.startHAProxy(false, checks, load{path: smallPath, size: smallSize, header: http.Header{"Authorization": {"Bearer " + token}}})
+// haproxyWithToken is HAProxy that checks the access token that each request
+// carries, the same one. It keeps no results.
+func haproxyWithToken(name, algorithm, checks string) participant {
+	return participant{name, func(b *bench) (*server, error) {
+		key, err := b.publicKey(algorithm)
+		if err != nil {
+			return nil, err
+		}
+		tokens, err := b.accessTokens(algorithm, 1)
+		if err != nil {
+			return nil, err
+		}
+		header, err := firstBearer(tokens)
+		if err != nil {
+			return nil, err
+		}
+		checks := strings.NewReplacer("ALGORITHM", algorithm, "KEY", key, "ISSUER", b.issuer, "AUDIENCE", audience).Replace(checks)
+		return b.startHAProxy(false, checks, load{path: smallPath, size: smallSize, header: header})
+	}}
 }
 
 // publicKey writes the public key of the provider's tokens to a file.

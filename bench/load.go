@@ -108,11 +108,14 @@ func hostname(host string) string {
 	return name
 }
 
-func firstLine(path string) (string, error) {
+// firstBearer returns the header that carries the first token of a file.
+func firstBearer(path string) (http.Header, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	return line, nil
+	token, _, _ := strings.Cut(string(text), "\n")
+	return bearer(token), nil
 }
+
+func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
