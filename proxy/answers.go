@@ -195,6 +195,6 @@ func (p *passage) ownAnswer(status int, body string) {
 	}
 	p.out.WriteHeader(status)
 	if p.in.Method != http.MethodHead {
-		io.WriteString(p.out, body)
+		io.WriteString(&p.out, body)
 	}
 }

@@ -54,7 +54,7 @@ func (p *passage) takeRest() {
 	if p.in.ProtoMajor != 1 || !p.in.Close || len(p.in.Header["Expect"]) > 0 {
 		return
 	}
-	conn := http.NewResponseController(p.out)
+	conn := http.NewResponseController(&p.out)
 	if conn.SetReadDeadline(time.Now().Add(restPatience)) == nil {
 		io.CopyN(io.Discard, p.in.Body, restBytes)
 		conn.SetReadDeadline(time.Time{})

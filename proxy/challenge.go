@@ -83,7 +83,7 @@ func (p *passage) challenge() {
 	if curable && kindOf(p.in) == navigation && p.gen.Login != nil && p.answering != byStatus {
 		varies(p.out.Header())
 		r, end := p.part("begin login")
-		err := p.gen.Login.Begin(p.out, r, p.req, ask, p.entry.Route.Provider)
+		err := p.gen.Login.Begin(&p.out, r, p.req, ask, p.entry.Route.Provider)
 		end(access.ReasonOf(err))
 		if err == nil {
 			return
@@ -129,18 +129,18 @@ func (p *passage) refuse(reason access.Reason) {
 	case kind == grpcCall && p.answering == ourselves:
 		// Its status is 200, which would be a yes to a front end. They know how to
 		// tell gRPC of other statuses, and so do its clients.
-		refuseGRPC(p.out, rf)
+		refuseGRPC(&p.out, rf)
 	case (kind == navigation || kind == form) && p.limiting.ofMany():
-		page.Brief(p.out, p.in.Method == http.MethodHead, rf)
+		page.Brief(&p.out, p.in.Method == http.MethodHead, rf)
 	case kind == navigation || kind == form:
 		if p.entry != nil {
 			rf.App = p.req.Host
 			rf.User = displayName(&p.req.Identity)
 		}
 		rf.Links = p.waysOut(reason)
-		page.Refuse(p.out, p.in.Method == http.MethodHead, rf)
+		page.Refuse(&p.out, p.in.Method == http.MethodHead, rf)
 	default:
-		page.Problem(p.out, rf)
+		page.Problem(&p.out, rf)
 	}
 }
 

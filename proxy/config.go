@@ -169,6 +169,7 @@ const (
 	defaultURLBytes    = 8 << 10
 	mostHeaderBytes    = 1 << 20
 	shortestRecheck    = time.Second
+	shortestQuiet      = time.Second
 )
 
 // Address returns Listen or its default.
@@ -218,8 +219,8 @@ func (c *Config) Validate(f access.Faults) {
 	if n := c.ReplayBodyBytes; n < -1 || n > mostReplayBytes {
 		f.At("replay_body_bytes").Add("write -1 to keep none", "%d is not between 1 and %d", n, mostReplayBytes)
 	}
-	if d := c.ReturnMemoryAfter; d != 0 && d.Std() < time.Second {
-		f.At("return_memory_after").Add("write 1m", "%s is shorter than 1s", d)
+	if d := c.ReturnMemoryAfter; d != 0 && d.Std() < shortestQuiet {
+		f.At("return_memory_after").Add("write 1m", "%s is shorter than %s", d, shortestQuiet)
 	}
 	if r := c.Recheck; r != 0 && r.Std() < shortestRecheck {
 		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)

@@ -53,7 +53,7 @@ func (p *passage) serveReserved() {
 			p.refuseServing(access.Because(access.NoRoute, errNotReserved))
 			return
 		}
-		if err := p.gen.Signals.Serve(p.out, p.in, p.req); err != nil {
+		if err := p.gen.Signals.Serve(&p.out, p.in, p.req); err != nil {
 			p.refuseServing(err)
 		}
 	case access.LoginPath, access.CallbackPath, access.ReplayPath, access.LogoutPath, access.BackChannelPath, access.FrontChannelPath, access.ClientKeysPath:
@@ -62,7 +62,7 @@ func (p *passage) serveReserved() {
 			return
 		}
 		r, end := p.part("login")
-		err := p.gen.Login.Serve(p.out, r, p.req)
+		err := p.gen.Login.Serve(&p.out, r, p.req)
 		end(access.ReasonOf(err))
 		if err != nil {
 			p.refuseServing(err)
@@ -164,7 +164,7 @@ func (p *passage) serveMe() {
 	if reason := p.unknown(); reason != "" {
 		p.event.Response.Reason = reason
 		if reason == access.LoginRequired {
-			page.Problem(p.out, p.refusal(reason))
+			page.Problem(&p.out, p.refusal(reason))
 			return
 		}
 		p.refuse(reason)

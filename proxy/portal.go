@@ -113,7 +113,7 @@ func (p *passage) servePortal() {
 	varies(p.out.Header())
 	apps := p.myApps()
 	if person {
-		page.Portal(p.out, p.in.Method == http.MethodHead, page.PortalData{
+		page.Portal(&p.out, p.in.Method == http.MethodHead, page.PortalData{
 			User: displayName(&p.req.Identity), Time: p.req.Time, Apps: apps,
 			Device: p.req.Device, Session: p.req.Session.ID, Sessions: sessions, MoreSessions: more,
 			LogoutURL: access.LogoutPath, SwitchURL: access.LoginPath + "?switch=1&return=" + url.QueryEscape(access.PortalPath),
@@ -150,7 +150,7 @@ func (p *passage) portalForNobody(reason access.Reason, person bool) {
 		provider = entry.Route.Provider
 	}
 	r, end := p.part("begin login")
-	err := p.gen.Login.Begin(p.out, r, p.req, access.LoginRequire{}, provider)
+	err := p.gen.Login.Begin(&p.out, r, p.req, access.LoginRequire{}, provider)
 	end(access.ReasonOf(err))
 	if err != nil {
 		p.refuseServing(err)

@@ -37,7 +37,7 @@ type passage struct {
 	door *Door
 	gen  *generation // the configuration it began with
 	in   *http.Request
-	out  *meter
+	out  meter
 
 	// What the audit event holds; allocated together, because the recorder
 	// keeps them longer than the passage.
@@ -89,8 +89,6 @@ type passage struct {
 	signals uint64        // how many there had been before any fact was gathered
 	before  *passage      // the passage of the request this one decides on again
 	over    access.Reason // how the session ended that made the visitor somebody
-
-	meter meter // what out points to: one piece of memory, and not two
 }
 
 // begin starts the record of a request before anything about it is looked at.
@@ -104,8 +102,7 @@ func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
 	p := &passage{door: d, gen: d.live.Load(), in: r, start: d.now(),
 		event: &record.event, req: &record.req, dec: &record.dec,
 		lane: uint8(n % streamShards), signals: d.streams.signals.Load()}
-	p.meter.ResponseWriter, p.meter.passage = w, p
-	p.out = &p.meter
+	p.out.ResponseWriter, p.out.passage = w, p
 	p.req.Time = p.start.UTC().Round(0)
 	p.req.Door = access.Standalone
 	p.req.Method = r.Method

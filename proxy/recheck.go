@@ -172,9 +172,9 @@ func (p *passage) answerRecheck(target string, d *access.Decision, notice string
 		}
 		p.writeJSON("application/json", append(body, '\n'))
 	case !person:
-		page.Problem(p.out, rf)
+		page.Problem(&p.out, rf)
 	case d.Outcome == access.Allow, login:
-		http.Redirect(p.out, p.in, target, http.StatusSeeOther)
+		http.Redirect(&p.out, p.in, target, http.StatusSeeOther)
 	default:
 		rf.App, rf.User = p.req.Host, displayName(&p.req.Identity)
 		again := access.RecheckPath + "?return=" + url.QueryEscape(strings.TrimPrefix(target, p.req.Origin()))
@@ -183,6 +183,6 @@ func (p *passage) answerRecheck(target string, d *access.Decision, notice string
 			{Text: "Back", URL: target},
 			{Text: "Log out", URL: access.LogoutPath, Post: true},
 		}
-		page.Refuse(p.out, false, rf)
+		page.Refuse(&p.out, false, rf)
 	}
 }

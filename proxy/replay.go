@@ -48,7 +48,7 @@ func (p *passage) keepForm() (login string, kept bool) {
 			return "", false
 		}
 	}
-	login, err := p.gen.Forms.Keep(p.out, p.in, p.req, ask, p.entry.Route.Provider, form)
+	login, err := p.gen.Forms.Keep(&p.out, p.in, p.req, ask, p.entry.Route.Provider, form)
 	if err != nil {
 		p.note(err)
 		return "", false
@@ -95,7 +95,7 @@ func (p *passage) readForm() (form access.Form, ok bool) {
 		return form, false
 	}
 	// A deadline of the connection is by the wall clock, whatever door.now says.
-	conn := http.NewResponseController(p.out)
+	conn := http.NewResponseController(&p.out)
 	if conn.SetReadDeadline(time.Now().Add(replayPatience)) == nil {
 		defer conn.SetReadDeadline(time.Time{})
 	}

@@ -14,6 +14,7 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 	drainTimeout      = 30 * time.Second
+	quietTime         = time.Minute
 	concurrentStreams = 250
 
 	// standardServer is the value of http1 that stands for net/http alone.
@@ -54,7 +55,7 @@ func NewServer(c Config, d *Door) *http.Server {
 func (c *Config) Drain() time.Duration { return c.DrainTimeout.Or(drainTimeout) }
 
 // Quiet is how long next to nothing must have happened before memory is given back.
-func (c *Config) Quiet() time.Duration { return c.ReturnMemoryAfter.Or(time.Minute) }
+func (c *Config) Quiet() time.Duration { return c.ReturnMemoryAfter.Or(quietTime) }
 
 // Lane reports whether plain requests have a fast lane: over plaintext, unless the
 // configuration says otherwise.

@@ -90,7 +90,7 @@ func (p *passage) switchWith(ctx context.Context, res *http.Response) (carry fun
 	head.WriteString("\r\n")
 	// Whoever ends the connection from here on ends a WebSocket, and waits until the
 	// visitor knows that it is one.
-	s := newSocket(conn, early, p.out)
+	s := newSocket(conn, early, &p.out)
 	s.writing.Lock()
 	p.stream.becomes("WebSocket", s)
 	_, err = conn.Write(head.Bytes())

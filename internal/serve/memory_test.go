@@ -20,7 +20,8 @@ func TestCollectingLessOften(t *testing.T) {
 	}
 }
 
-// Memory is given back once, when work has ended for a while, and again only after more work.
+// Memory is given back once, when work has ended for a while, and again only after
+// more work.
 func TestGivingBackWhenQuiet(t *testing.T) {
 	k := &keeper{patience: 2}
 	for i, step := range []struct {
