@@ -17,10 +17,10 @@ func TestWrappedConnectionsEndAsOthersDo(t *testing.T) {
 	config := Config{ProxyProtocol: []string{"127.0.0.1"}}
 	for name, wrap := range map[string]func(net.Listener) net.Listener{
 		"none":           func(l net.Listener) net.Listener { return l },
-		"gathering":      Gathering,
+		"gathering":      func(l net.Listener) net.Listener { return gathering{l} },
 		"PROXY protocol": func(l net.Listener) net.Listener { return config.Preambles(l, slog.New(slog.DiscardHandler)) },
 		"both": func(l net.Listener) net.Listener {
-			return Gathering(config.Preambles(l, slog.New(slog.DiscardHandler)))
+			return gathering{config.Preambles(l, slog.New(slog.DiscardHandler))}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

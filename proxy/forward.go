@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/yield"
 )
 
 // statusClientGone stands in the record of a request whose sender left.
@@ -54,6 +55,9 @@ func (p *passage) address(out *http.Request) {
 
 // RoundTrip implements http.RoundTripper for the one request of this passage.
 func (p *passage) RoundTrip(out *http.Request) (*http.Response, error) {
+	if p.in.ProtoMajor == 1 {
+		yield.ToAll() // under load many requests go out in a row
+	}
 	asked := p.door.now()
 	defer func() { p.event.Response.Wait = p.door.now().Sub(asked) }()
 	return p.gen.upstreams[p.entry].roundTrip(out, p)

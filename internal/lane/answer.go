@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/await"
+
+	"github.com/doorward/doorward/internal/yield"
 )
 
 // answer is the http.ResponseWriter of a plain request. It keeps to what the one of
@@ -201,6 +203,7 @@ func (f *frames) Write(b []byte) (int, error) {
 // push sends what is gathered.
 func (a *answer) push() error {
 	if len(a.out) > 0 && a.broken == nil {
+		yield.ToAll() // under load many answers go out in a row
 		_, err := a.conn.Conn.Write(a.out)
 		a.wroteTo(err)
 	}

@@ -1,18 +1,32 @@
 // Package yield answers the question: where does it save work to let others go first?
+//
+// It does so only where there is one processor, as sidecars often have. Where there are
+// more, the others run already, and to give way takes a lock that all share and wakes
+// processors that have nothing to do.
 package yield
 
 import "runtime"
 
-// alone tells that there is one processor, as sidecars often have.
 var alone = runtime.GOMAXPROCS(0) == 1
 
+// Alone reports whether there is one processor, and giving way does anything.
+func Alone() bool { return alone }
+
 // ToOthers lets the goroutines go first that could run now. Whoever is about to look
-// for something that others bring finds it more often after that, without waiting,
-// and whoever is about to write finds more to be written at once. It does so only where
-// there is one processor: where there are more, the others run already, and to
-// give way takes a lock that all share and wakes processors that have nothing to do.
+// for something that others bring finds it more often after that, without waiting.
 func ToOthers() {
 	if alone {
 		runtime.Gosched()
+	}
+}
+
+// ToAll lets everybody go first who has anything to do, be it after a look at the
+// network, and at most for two milliseconds; those who wait here then go on in a row.
+// What they have to say to another process should be said in that way: it is woken up
+// once for many messages, and to wake up a processor that sleeps may take longer than
+// all the rest of a message, above all in a virtual machine.
+func ToAll() {
+	if alone {
+		all().wait()
 	}
 }
