@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync/atomic"
 )
 
 // openFile opens a file for appending. Only a regular file will do: behind a
@@ -29,7 +30,34 @@ func openFile(path string, log *slog.Logger) (io.WriteCloser, error) {
 		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return &logFile{File: f, settle: settle}, nil
+}
+
+// settleEvery is after how many bytes a log is brought to the disk.
+const settleEvery = 4 << 20
+
+// logFile is a file that is brought to the disk as it grows, and not all at once when
+// memory is full of it, or after half a minute; what is there leaves memory, for
+// others to use. Nobody waits for it.
+type logFile struct {
+	*os.File
+	settle func(*os.File)
+
+	grown    int // bytes since then
+	settling atomic.Bool
+}
+
+// Write implements io.Writer.
+func (f *logFile) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	if f.grown += n; f.grown >= settleEvery && f.settling.CompareAndSwap(false, true) {
+		f.grown = 0
+		go func() {
+			defer f.settling.Store(false)
+			f.settle(f.File)
+		}()
+	}
+	return n, err
 }
 
 func prepareFile(f *os.File, path string, log *slog.Logger) error {

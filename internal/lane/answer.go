@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/await"
-
 	"github.com/doorward/doorward/internal/yield"
 )
 
