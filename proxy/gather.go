@@ -56,8 +56,11 @@ var gatherings = sync.Pool{New: func() any { return new(gathered) }}
 
 // Write keeps b for a moment, or sends it.
 func (c *gatheringConn) Write(b []byte) (int, error) {
-	if kept, err := c.keep(b); kept || err != nil {
-		return len(b), err
+	switch kept, err := c.keep(b); {
+	case err != nil:
+		return 0, err
+	case kept:
+		return len(b), nil
 	}
 	return c.Conn.Write(b)
 }
