@@ -63,8 +63,9 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 	once(req)
 	several := len(u.targets) > 1
 	var turn uint64
+	var began time.Time
 	if several {
-		turn = u.asked.Add(1)
+		turn, began = u.asked.Add(1), time.Now()
 	}
 	if req.Body != nil {
 		p.body.began = time.Now()
@@ -114,7 +115,8 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 		}
 		p.leaveTarget()
 		sent := !neverSent(err)
-		if !several || req.Context().Err() != nil || sent && (twice || !u.hasOther(tried)) || !u.mayRepeat(sent, req, whole) {
+		noTime := several && time.Since(began) >= u.timeout // another target would be blamed for that
+		if !several || noTime || req.Context().Err() != nil || sent && (twice || !u.hasOther(tried)) || !u.mayRepeat(sent, req, whole) {
 			p.trip.state.CompareAndSwap(underWay, over)
 			return nil, err
 		}
