@@ -56,7 +56,7 @@ func (p *passage) address(out *http.Request) {
 // RoundTrip implements http.RoundTripper for the one request of this passage.
 func (p *passage) RoundTrip(out *http.Request) (*http.Response, error) {
 	if p.in.ProtoMajor == 1 {
-		yield.ToAll() // under load many requests go out in a row
+		yield.InARow() // under load many requests go out in a row
 	}
 	asked := p.door.now()
 	defer func() { p.event.Response.Wait = p.door.now().Sub(asked) }()

@@ -202,7 +202,7 @@ func (f *frames) Write(b []byte) (int, error) {
 // push sends what is gathered.
 func (a *answer) push() error {
 	if len(a.out) > 0 && a.broken == nil {
-		yield.ToAll() // under load many answers go out in a row
+		yield.InARow() // under load many answers go out in a row
 		_, err := a.conn.Conn.Write(a.out)
 		a.wroteTo(err)
 	}

@@ -11,13 +11,21 @@ const longest = 2 * time.Millisecond
 // all is the gate of the process.
 var all = sync.OnceValue(func() *gate { return newGate(untilQuiet(longest)) })
 
+// A gate costs something as well: a row of less than so many saves nothing, and then so
+// many pass before it is tried again.
+const (
+	shortRow = 8
+	pass     = 256
+)
+
 // gate holds goroutines back, and lets them go on together.
 type gate struct {
 	quiet func() // returns when nobody else has anything to do
 
-	mu     sync.Mutex // protects what follows
-	opens  sync.Cond
-	closed bool
+	mu      sync.Mutex // protects what follows
+	opens   sync.Cond
+	waiting int // while it is closed
+	free    int // how many may pass
 }
 
 func newGate(quiet func()) *gate {
@@ -26,12 +34,27 @@ func newGate(quiet func()) *gate {
 	return g
 }
 
+// waitInARow waits, unless few others would.
+func (g *gate) waitInARow() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.free > 0 {
+		g.free--
+		return
+	}
+	g.waitLocked()
+}
+
 // wait closes the gate, if nobody has, and returns when it is opened.
 func (g *gate) wait() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.closed {
-		g.closed = true
+	g.waitLocked()
+}
+
+// waitLocked is wait for whoever holds mu.
+func (g *gate) waitLocked() {
+	if g.waiting++; g.waiting == 1 {
 		go g.open()
 	}
 	g.opens.Wait()
@@ -42,6 +65,9 @@ func (g *gate) open() {
 	g.quiet()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.closed = false
+	if g.waiting < shortRow {
+		g.free = pass
+	}
+	g.waiting = 0
 	g.opens.Broadcast()
 }

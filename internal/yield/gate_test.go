@@ -17,7 +17,7 @@ func TestThoseWhoWaitGoOnTogether(t *testing.T) {
 		for round := 1; round <= 3; round++ {
 			var all sync.WaitGroup
 			for range 10 {
-				all.Go(func() { g.wait(); on.Add(1) })
+				all.Go(func() { g.waitInARow(); on.Add(1) })
 			}
 			synctest.Wait()
 			if n := on.Load(); n != 0 {
@@ -32,14 +32,21 @@ func TestThoseWhoWaitGoOnTogether(t *testing.T) {
 	})
 }
 
-// Nobody waits for a gate that has been opened.
-func TestAGateIsClosedAnew(t *testing.T) {
-	g := newGate(func() {})
-	for range 1000 {
+// Where few wait, others pass, until it is tried again.
+func TestFewDoNotWaitForEachOther(t *testing.T) {
+	closings := 0
+	g := newGate(func() { closings++ })
+	for range 10 * (1 + pass) {
+		g.waitInARow()
+	}
+	if closings != 10 {
+		t.Errorf("closed %d times, want 10", closings)
+	}
+	for range 10 {
 		g.wait()
 	}
-	if g.closed {
-		t.Error("it stays closed")
+	if closings != 20 {
+		t.Errorf("closed %d times, want 20: who gathers waits each time", closings)
 	}
 }
 

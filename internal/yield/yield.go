@@ -21,12 +21,20 @@ func ToOthers() {
 }
 
 // ToAll lets everybody go first who has anything to do, be it after a look at the
-// network, and at most for two milliseconds; those who wait here then go on in a row.
-// What they have to say to another process should be said in that way: it is woken up
-// once for many messages, and to wake up a processor that sleeps may take longer than
-// all the rest of a message, above all in a virtual machine.
+// network, and at most for two milliseconds. Whoever gathers something finds more
+// after that.
 func ToAll() {
 	if alone {
 		all().wait()
+	}
+}
+
+// InARow is ToAll for what is said to another process: those who wait go on one behind
+// the other. The other process is then woken up once for many messages, and to wake up a
+// processor that sleeps may take longer than all the rest of a message, above all in a
+// virtual machine. Where few would wait, nobody does.
+func InARow() {
+	if alone {
+		all().waitInARow()
 	}
 }
