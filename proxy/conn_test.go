@@ -10,6 +10,21 @@ import (
 	"testing"
 )
 
+// connect returns both ends of a connection to a listener, which is on TCP below.
+func connect(t *testing.T, l net.Listener) (visitor *net.TCPConn, conn net.Conn) {
+	t.Helper()
+	there, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { there.Close() })
+	if conn, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return there.(*net.TCPConn), conn
+}
+
 // What the listener for visitors adds to a connection takes nothing away: one
 // direction can end before the other, and a connection can be cut off so that the
 // other side knows.
@@ -30,21 +45,7 @@ func TestWrappedConnectionsEndAsOthersDo(t *testing.T) {
 			}
 			l := wrap(inner)
 			defer l.Close()
-			open := func() (visitor, conn net.Conn) {
-				t.Helper()
-				visitor, err := net.Dial("tcp", l.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { visitor.Close() })
-				if conn, err = l.Accept(); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { conn.Close() })
-				return visitor, conn
-			}
-
-			visitor, conn := open()
+			visitor, conn := connect(t, l)
 			io.WriteString(conn, "last words")
 			if err := closeWrite(conn); err != nil {
 				t.Fatal(err)
@@ -53,12 +54,12 @@ func TestWrappedConnectionsEndAsOthersDo(t *testing.T) {
 				t.Errorf("%q, %v", text, err)
 			}
 			io.WriteString(visitor, "PROXY UNKNOWN\r\nand more")
-			visitor.(*net.TCPConn).CloseWrite()
+			visitor.CloseWrite()
 			if text, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(text), "and more") {
 				t.Errorf("after the last words comes %q, %v", text, err)
 			}
 
-			visitor, conn = open()
+			visitor, conn = connect(t, l)
 			lingers, ok := conn.(interface{ SetLinger(int) error })
 			if !ok || lingers.SetLinger(0) != nil {
 				t.Fatalf("%T cannot be cut off", conn)

@@ -3,12 +3,11 @@ package proxy
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -18,42 +17,18 @@ import (
 )
 
 // gatheredPair returns both ends of a connection, of which one gathers.
-func gatheredPair(t *testing.T, wrap func(net.Conn) net.Conn) (visitor *net.TCPConn, conn net.Conn) {
+func gatheredPair(t *testing.T) (visitor *net.TCPConn, conn net.Conn) {
 	t.Helper()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := gathering{wrappingListener{inner, wrap}}
 	defer l.Close()
-	there, err := net.Dial("tcp", inner.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { there.Close() })
-	if conn, err = l.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return there.(*net.TCPConn), conn
-}
-
-// wrappingListener is a listener whose connections are wrapped.
-type wrappingListener struct {
-	net.Listener
-	wrap func(net.Conn) net.Conn
-}
-
-func (w wrappingListener) Accept() (net.Conn, error) {
-	conn, err := w.Listener.Accept()
-	if err == nil && w.wrap != nil {
-		conn = w.wrap(conn)
-	}
-	return conn, err
+	return connect(t, gathering{l})
 }
 
 func TestGatheringChangesNoByte(t *testing.T) {
-	visitor, conn := gatheredPair(t, nil)
+	visitor, conn := gatheredPair(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	text := make([]byte, 4<<20)
 	for i := range text {
@@ -79,10 +54,10 @@ func TestGatheringChangesNoByte(t *testing.T) {
 // countingWrites counts what is written at once.
 type countingWrites struct {
 	*net.TCPConn
-	writes *atomic.Int64
+	writes atomic.Int64
 }
 
-func (c countingWrites) Write(b []byte) (int, error) {
+func (c *countingWrites) Write(b []byte) (int, error) {
 	c.writes.Add(1)
 	return c.TCPConn.Write(b)
 }
@@ -92,8 +67,10 @@ func TestManyAnswersAreOneWrite(t *testing.T) {
 		t.Skip("nothing is gathered here")
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	var writes atomic.Int64
-	visitor, conn := gatheredPair(t, func(c net.Conn) net.Conn { return countingWrites{c.(*net.TCPConn), &writes} })
+	visitor, conn := gatheredPair(t)
+	gathers := conn.(*gatheringConn)
+	counts := &countingWrites{TCPConn: gathers.Conn.(*net.TCPConn)}
+	gathers.Conn = counts
 	for range 100 {
 		io.WriteString(conn, "an answer ")
 	}
@@ -101,7 +78,7 @@ func TestManyAnswersAreOneWrite(t *testing.T) {
 	if got, err := io.ReadAll(visitor); err != nil || len(got) != 1000 {
 		t.Errorf("%d of 1000 bytes, %v", len(got), err)
 	}
-	if n := writes.Load(); n > 50 {
+	if n := counts.writes.Load(); n > 50 {
 		t.Errorf("100 answers were %d writes", n)
 	}
 }
@@ -109,39 +86,19 @@ func TestManyAnswersAreOneWrite(t *testing.T) {
 // crypto/tls says goodbye and sets a deadline that has passed: neither the last of an
 // answer nor the goodbye is lost.
 func TestGatheredGoodbyesArrive(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	server.StartTLS()
-	certificates := server.TLS.Certificates
-	server.Close()
-	l := tls.NewListener(gathering{inner}, &tls.Config{Certificates: certificates})
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.ReadFull(conn, make([]byte, 1))
-				for range 10 {
-					io.WriteString(conn, "an answer ")
-				}
-				conn.Close()
-			}()
-		}
-	}()
+	config := &tls.Config{Certificates: []tls.Certificate{newAuthority(t).sign(t, x509.Certificate{})}}
 	for range 100 {
-		visitor, err := tls.Dial("tcp", inner.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		there, here := gatheredPair(t)
+		conn, visitor := tls.Server(here, config), tls.Client(there, &tls.Config{InsecureSkipVerify: true})
+		go func() {
+			io.ReadFull(conn, make([]byte, 1))
+			for range 10 {
+				io.WriteString(conn, "an answer ")
+			}
+			conn.Close()
+		}()
 		io.WriteString(visitor, "?")
 		got, err := io.ReadAll(visitor) // without a goodbye, an unexpected EOF
-		visitor.Close()
 		if err != nil || len(got) != 100 {
 			t.Fatalf("%d of 100 bytes, %v", len(got), err)
 		}
@@ -159,7 +116,7 @@ func TestGatheringHoldsUpWhoeverWritesToASlowVisitor(t *testing.T) {
 		"close":    {net.Conn.Close, net.ErrClosed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			visitor, conn := gatheredPair(t, nil)
+			visitor, conn := gatheredPair(t)
 			var written atomic.Int64
 			failed := make(chan error)
 			go func() {
@@ -189,7 +146,7 @@ func TestGatheringHoldsUpWhoeverWritesToASlowVisitor(t *testing.T) {
 }
 
 func TestGatheringTellsOfAVisitorWhoIsGone(t *testing.T) {
-	visitor, conn := gatheredPair(t, nil)
+	visitor, conn := gatheredPair(t)
 	visitor.SetLinger(0)
 	visitor.Close()
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {

@@ -34,26 +34,15 @@ func newGate(quiet func()) *gate {
 	return g
 }
 
-// waitInARow waits, unless few others would.
-func (g *gate) waitInARow() {
+// wait closes the gate, if nobody has, and returns when it is opened; at once where it
+// is for a row only and few others would wait.
+func (g *gate) wait(row bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.free > 0 {
+	if row && g.free > 0 {
 		g.free--
 		return
 	}
-	g.waitLocked()
-}
-
-// wait closes the gate, if nobody has, and returns when it is opened.
-func (g *gate) wait() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.waitLocked()
-}
-
-// waitLocked is wait for whoever holds mu.
-func (g *gate) waitLocked() {
 	if g.waiting++; g.waiting == 1 {
 		go g.open()
 	}

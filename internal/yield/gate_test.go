@@ -17,7 +17,7 @@ func TestThoseWhoWaitGoOnTogether(t *testing.T) {
 		for round := 1; round <= 3; round++ {
 			var all sync.WaitGroup
 			for range 10 {
-				all.Go(func() { g.waitInARow(); on.Add(1) })
+				all.Go(func() { g.wait(true); on.Add(1) })
 			}
 			synctest.Wait()
 			if n := on.Load(); n != 0 {
@@ -37,13 +37,13 @@ func TestFewDoNotWaitForEachOther(t *testing.T) {
 	closings := 0
 	g := newGate(func() { closings++ })
 	for range 10 * (1 + pass) {
-		g.waitInARow()
+		g.wait(true)
 	}
 	if closings != 10 {
 		t.Errorf("closed %d times, want 10", closings)
 	}
 	for range 10 {
-		g.wait()
+		g.wait(false)
 	}
 	if closings != 20 {
 		t.Errorf("closed %d times, want 20: who gathers waits each time", closings)

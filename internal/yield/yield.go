@@ -25,7 +25,7 @@ func ToOthers() {
 // after that.
 func ToAll() {
 	if alone {
-		all().wait()
+		all().wait(false)
 	}
 }
 
@@ -35,6 +35,6 @@ func ToAll() {
 // virtual machine. Where few would wait, nobody does.
 func InARow() {
 	if alone {
-		all().waitInARow()
+		all().wait(true)
 	}
 }
