@@ -114,7 +114,7 @@ func inDir(dir, path string) string {
 func onlyEvents(text string) string {
 	var kept strings.Builder
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, `{"kind":`) {
+		if audit.Begins([]byte(line)) {
 			kept.WriteString(line)
 		}
 	}

@@ -10,17 +10,26 @@ import (
 	"testing"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/testidp"
 )
 
 // Alice asks what the log has about her, and to be forgotten. Doorward goes on
 // meanwhile; what it wrote before and writes later still verifies, what somebody
 // else removes is still found, and a receiver that has pseudonyms only cannot tell
-// that it was her, nor can anybody any more.
+// that it was her, nor can anybody any more. She is in many groups, with which her
+// records begin.
 func TestAPersonAsksToBeForgotten(t *testing.T) {
 	f := startFleetOf(t, 1, "{store: {memory: true}}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, func(text string) string {
 		return strings.Replace(text, "audit: {to: [", "audit: {key: {file: audit-key}, to: [{file: {path: hidden.jsonl}, privacy: pseudonyms}, ", 1)
 	}, "audit-key", strings.Repeat("k", 44))
 	s := f.replicas[0]
+	many := testidp.User{Username: "alice", Password: "demo", Email: "alice@example.com"}
+	for i := range 100 {
+		many.Groups = append(many.Groups, fmt.Sprintf("department-%03d", i))
+	}
+	if err := f.provider.SetUser(many); err != nil {
+		t.Fatal(err)
+	}
 	log, hidden := filepath.Join(s.dir, "audit.jsonl"), filepath.Join(s.dir, "hidden.jsonl")
 	alice, bob := f.somebody("alice"), f.somebody("bob")
 	alice.open(f.at("app", "/mine")).says(t, 200, "hello")
@@ -31,6 +40,11 @@ func TestAPersonAsksToBeForgotten(t *testing.T) {
 	export := run(t, "doorward", "audit", "export", "--config", s.config, "--user", "corp:alice")
 	if export.code != 0 || !strings.Contains(export.stdout, `"path":"/mine"`) || !strings.Contains(export.stdout, `"kind":"login"`) || strings.Contains(export.stdout, "corp:bob") {
 		t.Fatalf("the export: %d\n%s%s", export.code, export.stdout, export.stderr)
+	}
+	for _, path := range []string{log, hidden} {
+		if text, _ := os.ReadFile(path); !strings.Contains(string(text), "\n"+`{"request":{"identity":{"groups":["department-000",`) {
+			t.Errorf("no record begins with the groups: %s", text)
+		}
 	}
 	pseudonym := pseudonymIn(t, hidden, "/mine")
 	if text, _ := os.ReadFile(hidden); strings.Contains(string(text), "alice") || strings.Contains(string(text), "bob") {

@@ -15,10 +15,10 @@ type Kept struct {
 	Assertion atomic.Value
 }
 
-// Texts is a list of texts that nobody changes, with a text that was made of it.
+// Texts is a list of texts that nobody changes, with what was made of it.
 type Texts struct {
 	list []string
-	made atomic.Pointer[string]
+	made atomic.Value
 }
 
 // NewTexts returns a list, which belongs to the Texts from here on.
@@ -39,12 +39,12 @@ func (t *Texts) Is(list []string) bool {
 }
 
 // Once returns what make made of the list, which is called at most a few times.
-// There is only one make for all lists.
-func (t *Texts) Once(make func([]string) string) string {
-	if made := t.made.Load(); made != nil {
-		return *made
+// There is only one make for all lists, and it never returns nil.
+func (t *Texts) Once(make func([]string) any) any {
+	made := t.made.Load()
+	if made == nil {
+		made = make(t.list)
+		t.made.Store(made)
 	}
-	made := make(t.list)
-	t.made.Store(&made)
 	return made
 }

@@ -28,6 +28,7 @@ type chain struct {
 	seq  uint64
 	prev []byte             // hash of the last record, as it is written
 	key  ed25519.PrivateKey // nil: records are not signed
+	hash hasher
 
 	random [64 * saltBytes]byte
 	left   int // bytes of it that were not used
@@ -56,14 +57,14 @@ func derive(secret access.Secret, purpose string, length int) ([]byte, error) {
 }
 
 // link appends the line, which ends with "}\n", as the next record.
-func (c *chain) link(to, line []byte, sign bool) []byte {
-	body, ok := bytes.CutSuffix(line, []byte("}\n"))
-	if !ok {
-		return append(to, line...) // encode never makes such a line
+func (c *chain) link(to []byte, line encoded, sign bool) []byte {
+	var ok bool
+	if line.rest, ok = bytes.CutSuffix(line.rest, []byte("}\n")); !ok {
+		return line.appendTo(to) // encode never makes such a line
 	}
 	start := len(to)
 	c.seq++
-	to = append(to, body...)
+	to = line.appendTo(to)
 	to = append(to, `,"chain":{"seq":`...)
 	to = strconv.AppendUint(to, c.seq, 10)
 	to = append(to, `,"prev":"`...)
@@ -75,7 +76,7 @@ func (c *chain) link(to, line []byte, sign bool) []byte {
 		to = c.sign(to, start)
 	}
 	to = append(to, "}}"...)
-	c.prev = appendHash(c.prev[:0], to[start:])
+	c.prev = c.hash.append(c.prev[:0], to[start:], line.begin)
 	for len(to)-start < stubRoom {
 		to = append(to, ' ') // so that it can be erased where it lies
 	}

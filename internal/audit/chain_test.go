@@ -98,7 +98,7 @@ func TestVerifyFindsTampering(t *testing.T) {
 		"a beginning of one's own": {func(l []string) []string {
 			own := new(chain)
 			for i := range l {
-				l[i] = strings.TrimSpace(string(own.link(nil, must(encode(event(i))), true)))
+				l[i] = strings.TrimSpace(string(own.link(nil, encoded{rest: must(encode(event(i)))}, true)))
 			}
 			return l
 		}, "audit.jsonl:8 no signature vouches for the last 8 records"},
@@ -106,7 +106,7 @@ func TestVerifyFindsTampering(t *testing.T) {
 			key, _ := SigningKey(access.NewSecret("another"))
 			own := &chain{key: key}
 			for i := range l {
-				l[i] = strings.TrimSpace(string(own.link(nil, must(encode(event(i))), true)))
+				l[i] = strings.TrimSpace(string(own.link(nil, encoded{rest: must(encode(event(i)))}, true)))
 			}
 			return l
 		}, "audit.jsonl:1 the signature does not fit"},

@@ -19,7 +19,7 @@ const linkRoom = 512
 // encode returns the event as one line. If that cannot be done in full, it
 // returns both an error and the best line there is: first without the claims,
 // then with nothing but what identifies the event.
-func encode(e *access.Event) ([]byte, error) {
+func encode(e *access.Event) (encoded, error) {
 	line, err := marshal(e)
 	if err == nil {
 		return line, nil
@@ -40,24 +40,24 @@ func encode(e *access.Event) ([]byte, error) {
 	return line, errors.Join(err, again)
 }
 
-func marshal(e *access.Event) ([]byte, error) {
+func marshal(e *access.Event) (encoded, error) {
 	enc := newEncoder()
 	defer enc.free()
 	enc.event(e)
 	enc.to = append(enc.to, '\n')
 	if enc.err != nil {
-		return nil, enc.err
+		return encoded{}, enc.err
 	}
-	if len(enc.to) > MaxLine-linkRoom {
-		return nil, fmt.Errorf("%d bytes are more than a line may have", len(enc.to))
+	if size := (encoded{enc.kept.begin, enc.to}).size(); size > MaxLine-linkRoom {
+		return encoded{}, fmt.Errorf("%d bytes are more than a line may have", size)
 	}
-	line := enc.hidden()
-	if !e.Incomplete && !bytes.Equal(line, enc.to) {
+	rest := enc.hidden()
+	if !e.Incomplete && !bytes.Equal(rest, enc.to) {
 		marked := *e
 		marked.Incomplete = true
 		return marshal(&marked)
 	}
-	return append(takeLine(len(line)), line...), nil
+	return encoded{enc.kept.begin, append(takeLine(len(rest)), rest...)}, nil
 }
 
 // freeLines are lines that were written.

@@ -8,13 +8,20 @@ import (
 
 // The members stand in the order of their fields in package access, with what
 // the tags there say about empty ones. A test compares with encoding/json, field
-// by field.
+// by field. Where there is a beginning, the groups stand in it, and first comes what
+// it has opened: the identity, then the request.
 
 func (e *encoder) event(v *access.Event) {
-	e.open()
+	e.kept = groupsOf(v.Request)
+	begun := e.kept.begin != nil
+	if begun {
+		e.request(v.Request)
+	} else {
+		e.open()
+	}
 	e.text("kind", string(v.Kind))
 	e.time("time", v.Time)
-	if v.Request != nil {
+	if v.Request != nil && !begun {
 		e.key("request")
 		e.request(v.Request)
 	}
@@ -61,7 +68,12 @@ func (e *encoder) link(v *access.Link) {
 }
 
 func (e *encoder) request(v *access.Request) {
-	e.open()
+	begun := e.kept.begin != nil
+	if begun {
+		e.identity(&v.Identity)
+	} else {
+		e.open()
+	}
 	e.text("id", v.ID)
 	e.time("time", v.Time)
 	e.someText("door", string(v.Door))
@@ -79,9 +91,9 @@ func (e *encoder) request(v *access.Request) {
 		e.someAddr("ip", v.Network.IP)
 		e.shut()
 	}
-	if !v.Identity.Nobody() || !zeroIdentity(&v.Identity) {
+	if !begun && (!v.Identity.Nobody() || !zeroIdentity(&v.Identity)) {
 		e.key("identity")
-		e.identity(&v.Identity, v.Session.Kept)
+		e.identity(&v.Identity)
 	}
 	if v.Session != (access.Session{}) {
 		e.key("session")
@@ -108,8 +120,13 @@ func (e *encoder) request(v *access.Request) {
 	e.shut()
 }
 
-func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
-	e.open()
+func (e *encoder) identity(v *access.Identity) {
+	begun := e.kept.begin != nil
+	if begun {
+		e.to = append(e.to, ']') // the list ends, with which the beginning did
+	} else {
+		e.open()
+	}
 	e.someText("kind", string(v.Kind))
 	e.someText("provider", v.Provider)
 	e.someText("iss", v.Issuer)
@@ -118,7 +135,9 @@ func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	e.someTruth("email_verified", v.EmailVerified)
 	e.someText("name", v.Name)
 	e.someText("username", v.Username)
-	e.groups(v.Groups, kept)
+	if !begun {
+		e.groups(v.Groups)
+	}
 	e.someTruth("groups_incomplete", v.GroupsIncomplete)
 	e.someClaims("claims", v.Claims)
 	if login := &v.Login; !zeroLogin(login) {
@@ -137,20 +156,16 @@ func (e *encoder) identity(v *access.Identity, kept *access.Kept) {
 	e.shut()
 }
 
-// groups writes the groups of a person, who may be in hundreds: as they were
-// written before, where they are kept with the session.
-func (e *encoder) groups(list []string, kept *access.Kept) {
-	text := ""
-	if kept != nil && kept.Groups.Is(list) {
-		text = kept.Groups.Once(encodedTexts)
-	}
-	if text == "" {
+// groups writes the groups of a person: as they were written before, where they
+// are kept with the session.
+func (e *encoder) groups(list []string) {
+	if e.kept.list == "" {
 		e.someTexts("groups", list)
 		return
 	}
 	e.key("groups")
 	e.clean[0] = len(e.to)
-	e.add(text)
+	e.add(e.kept.list)
 	e.clean[1] = len(e.to)
 }
 

@@ -19,6 +19,7 @@ import (
 // byte. It knows the members of an event by heart (see event), which costs a
 // fraction of asking for them by reflection: every request is encoded.
 type encoder struct {
+	kept  groups // of the event; a beginning with them is not in to
 	to    []byte
 	clean [2]int   // from where to where, in brackets, it was found to hold no token before
 	keys  []string // of the maps that are being written, the innermost last
@@ -34,7 +35,7 @@ var encoders = sync.Pool{New: func() any { return &encoder{to: make([]byte, 0, 4
 
 func newEncoder() *encoder {
 	e := encoders.Get().(*encoder)
-	e.to, e.clean, e.keys, e.err = e.to[:0], [2]int{}, e.keys[:0], nil
+	e.kept, e.to, e.clean, e.keys, e.err = groups{}, e.to[:0], [2]int{}, e.keys[:0], nil
 	return e
 }
 

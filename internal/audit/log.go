@@ -117,31 +117,31 @@ func Open(cfg Config, opts Options) (*Log, error) {
 // wait: with Required until there is room, otherwise for a second at most and
 // only while the sink works.
 func (l *Log) Record(e *access.Event) {
-	line := Encode(e, l.log)
-	var hidden []byte
+	line := encodeOrSay(e, l.log)
+	var hidden encoded
 	if l.pseudonyms != nil {
-		hidden = Encode(l.pseudonyms.hide(e), l.log)
+		hidden = encodeOrSay(l.pseudonyms.hide(e), l.log)
 	}
 	l.add(line, hidden, isRefusalForAudit(e))
 }
 
 // Append is Record for an event that another process has encoded, with Encode.
 func (l *Log) Append(line []byte) {
-	var hidden []byte
+	var hidden encoded
 	if l.pseudonyms != nil {
 		e := new(access.Event)
 		if err := json.Unmarshal(line, e); err != nil {
 			*e = access.Event{Kind: access.EventAudit, Time: l.now(), Reason: access.InternalError, Note: "an event of the process before could not be read"}
 		}
-		hidden = Encode(l.pseudonyms.hide(e), l.log)
+		hidden = encodeOrSay(l.pseudonyms.hide(e), l.log)
 	}
-	l.add(line, hidden, false)
+	l.add(encoded{rest: line}, hidden, false)
 }
 
-func (l *Log) add(line, hidden []byte, refusal bool) {
+func (l *Log) add(line, hidden encoded, refusal bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	lineFor := func(s *spool) []byte {
+	lineFor := func(s *spool) encoded {
 		if s.hidden {
 			return hidden
 		}
@@ -161,8 +161,20 @@ func (l *Log) add(line, hidden []byte, refusal bool) {
 	}
 }
 
-// Encode returns an event as the Append of another process takes it.
+// Encode returns an event as the Append of another process takes it, where nothing
+// is kept of its session.
 func Encode(e *access.Event, log *slog.Logger) []byte {
+	alone := *e
+	if e.Request != nil {
+		request := *e.Request
+		request.Session.Kept = nil
+		alone.Request = &request
+	}
+	return encodeOrSay(&alone, log).rest
+}
+
+// encodeOrSay returns the best line there is for an event.
+func encodeOrSay(e *access.Event, log *slog.Logger) encoded {
 	line, err := encode(e)
 	if err != nil {
 		log.Error("an audit event could not be encoded as it is", "error", err, "kind", e.Kind, "request_id", requestID(e))

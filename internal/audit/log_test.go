@@ -119,11 +119,11 @@ func TestEventsGoToStdoutUnlessToldOtherwise(t *testing.T) {
 	}
 }
 
-func must(b []byte, err error) []byte {
+func must(line encoded, err error) []byte {
 	if err != nil {
 		panic(err)
 	}
-	return b
+	return line.whole()
 }
 
 func TestEverySinkGetsEveryEvent(t *testing.T) {
@@ -299,7 +299,7 @@ func TestStuckWriterIsAFailure(t *testing.T) {
 
 func TestCloseGivesUpInTimeAndSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &disk{room: len(new(chain).link(nil, must(encode(event(0))), true)) + 40} // the hash of the first is in the second
+		d := &disk{room: len(new(chain).link(nil, encoded{rest: must(encode(event(0)))}, true)) + 40} // the hash of the first is in the second
 		l := open(t, Config{To: toFile, Required: true}, Options{OpenFile: d.open})
 		l.Record(event(0))
 		synctest.Wait()

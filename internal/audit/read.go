@@ -80,6 +80,12 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	return nil, ErrTooLong
 }
 
+// Begins reports whether a line begins as an event does, whatever became of the
+// rest.
+func Begins(line []byte) bool {
+	return bytes.HasPrefix(line, []byte(`{"kind":"`)) || bytes.HasPrefix(line, []byte(openGroups))
+}
+
 func decode(line []byte, err error) (*access.Event, error) {
 	if errors.Is(err, ErrTooLong) {
 		return nil, ErrTooLong

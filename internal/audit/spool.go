@@ -36,14 +36,14 @@ type spool struct {
 	now      func() time.Time
 	log      *slog.Logger
 
-	pack     func(to, line []byte, last bool) []byte // appends a line as the sink writes it
-	chain    *chain                                  // of a file, else nil
-	rotation *rotation                               // of a file, else nil
-	shipper  *shipper                                // of a receiver elsewhere, else nil
-	hidden   bool                                    // gets pseudonyms
-	alone    bool                                    // there is no other sink: lines are its own
+	pack     func(to []byte, line encoded, last bool) []byte // appends a line as the sink writes it
+	chain    *chain                                          // of a file, else nil
+	rotation *rotation                                       // of a file, else nil
+	shipper  *shipper                                        // of a receiver elsewhere, else nil
+	hidden   bool                                            // gets pseudonyms
+	alone    bool                                            // there is no other sink: lines are its own
 
-	lines    chan []byte
+	lines    chan encoded
 	reopen   chan chan error
 	closing  <-chan struct{} // ends waiting for room
 	quit     chan struct{}   // write what is queued, then end
@@ -68,10 +68,10 @@ type gap struct {
 func newSpool(sink Sink, required bool, opts Options, closing <-chan struct{}) (*spool, error) {
 	s := &spool{
 		name: "stdout", out: keepOpen{opts.Stdout}, hidden: sink.Privacy == privacyPseudonyms, open: opts.OpenFile, required: required, now: opts.Now, log: opts.Log,
-		lines: make(chan []byte, opts.Queue), reopen: make(chan chan error), closing: closing,
+		lines: make(chan encoded, opts.Queue), reopen: make(chan chan error), closing: closing,
 		quit: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
 	}
-	s.pack = func(to, line []byte, _ bool) []byte { return append(to, line...) }
+	s.pack = func(to []byte, line encoded, _ bool) []byte { return line.appendTo(to) }
 	var err error
 	switch {
 	case sink.File.Path != "":
@@ -87,11 +87,11 @@ func newSpool(sink Sink, required bool, opts Options, closing <-chan struct{}) (
 }
 
 // packer translates lines as they are written.
-func packer(prepare func([]byte) (send.Record, error)) func(to, line []byte, last bool) []byte {
-	return func(to, line []byte, _ bool) []byte {
-		record, err := prepare(line)
+func packer(prepare func([]byte) (send.Record, error)) func(to []byte, line encoded, last bool) []byte {
+	return func(to []byte, line encoded, _ bool) []byte {
+		record, err := prepare(line.whole())
 		if err != nil {
-			return append(to, line...) // better in another format than not at all
+			return line.appendTo(to) // better in another format than not at all
 		}
 		return append(append(to, record.Body...), '\n')
 	}
@@ -157,7 +157,7 @@ type keepOpen struct{ io.Writer }
 
 func (keepOpen) Close() error { return nil }
 
-func (s *spool) offer(line []byte) bool {
+func (s *spool) offer(line encoded) bool {
 	select {
 	case s.lines <- line:
 		return true
@@ -167,7 +167,7 @@ func (s *spool) offer(line []byte) bool {
 }
 
 // wait queues a line that found the queue full.
-func (s *spool) wait(line []byte, refusal bool) {
+func (s *spool) wait(line encoded, refusal bool) {
 	var timeout <-chan time.Time
 	switch {
 	case refusal && s.err() != nil:
@@ -194,11 +194,12 @@ func (s *spool) wait(line []byte, refusal bool) {
 }
 
 // lose counts an event that cannot be kept. The first and every thousandth are
-// logged with what they said, as the last place that can tell.
-func (s *spool) lose(line []byte) {
+// logged with what they said, as the last place that can tell, without the groups
+// that would leave no room for it.
+func (s *spool) lose(line encoded) {
 	s.admit(gap{lost: 1})
 	if n := s.lost.Add(1); n%logEvery == 1 {
-		s.log.Error("audit events are lost", "sink", s.name, "lost", n, "error", s.err(), "event", string(line[:min(len(line), 4096)]))
+		s.log.Error("audit events are lost", "sink", s.name, "lost", n, "error", s.err(), "event", string(line.rest[:min(len(line.rest), 4096)]))
 	}
 }
 
@@ -212,14 +213,14 @@ func (s *spool) admit(g gap) {
 	s.gap.refused += g.refused
 }
 
-// takeGap returns the line that admits what is missing, nil if nothing is.
-func (s *spool) takeGap() []byte {
+// takeGap returns the line that admits what is missing, empty if nothing is.
+func (s *spool) takeGap() encoded {
 	s.mu.Lock()
 	g := s.gap
 	s.gap = gap{}
 	s.mu.Unlock()
 	if g.since.IsZero() {
-		return nil
+		return encoded{}
 	}
 	line, err := encode(&access.Event{Kind: access.EventAudit, Time: s.now(), Reason: access.AuditUnavailable,
 		Note: fmt.Sprintf("since %s this log could not be written: %d events are missing, and %d requests that were refused for that reason",
@@ -272,14 +273,14 @@ func (s *spool) run() {
 }
 
 // collect packs the line and what else is queued, up to the size of one write.
-func (s *spool) collect(batch, line []byte) []byte {
+func (s *spool) collect(batch []byte, line encoded) []byte {
 	s.batched.Store(1)
-	for size := len(line); size < batchBytes; {
+	for size := line.size(); size < batchBytes; {
 		select {
 		case next := <-s.lines:
 			batch = s.packOne(batch, line, false)
 			line = next
-			size += len(next)
+			size += next.size()
 			s.batched.Add(1)
 		default:
 			return s.packOne(batch, line, true)
@@ -289,10 +290,10 @@ func (s *spool) collect(batch, line []byte) []byte {
 }
 
 // packOne packs a line, which nobody needs any more then.
-func (s *spool) packOne(batch, line []byte, last bool) []byte {
+func (s *spool) packOne(batch []byte, line encoded, last bool) []byte {
 	batch = s.pack(batch, line, last)
 	if s.alone {
-		freeLine(line)
+		freeLine(line.rest)
 	}
 	return batch
 }
@@ -334,8 +335,9 @@ func (s *spool) deliver(batch []byte) bool {
 		if admitted {
 			return true
 		}
-		if batch = s.takeGap(); batch != nil {
-			batch = s.pack(nil, batch, true)
+		batch = nil
+		if line := s.takeGap(); line.size() > 0 {
+			batch = s.pack(nil, line, true)
 		}
 		// Where the oldest make room, an admission may make another one necessary;
 		// that one can wait for the next event.

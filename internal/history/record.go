@@ -167,7 +167,7 @@ func (c *Contents) read(file string, line audit.Line) (*Record, bool) {
 	case err != nil && line.Torn:
 		c.Torn++
 		c.trouble(file, line.Number, "the last line was cut off: %v", err)
-	case err != nil && bytes.HasPrefix(line.Text, []byte(`{"kind":"`)):
+	case err != nil && audit.Begins(line.Text):
 		c.Damaged++
 		c.trouble(file, line.Number, "a damaged event: %v", err)
 	case err != nil:

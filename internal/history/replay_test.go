@@ -210,7 +210,7 @@ func TestEveryLineIsAccountedFor(t *testing.T) {
 		good[0], "", `{"kind":"login","time":"2026-11-01T00:00:00Z","actor":"corp:u001"}`, "Nov 26 sshd[1]: hello", `{"kind":"decision","time":"yesterday"}`,
 		`{"kind":"decision","time":"2026-11-01T00:00:00Z","request":{"id":"own","path":"/.doorward/me"}}`, good[1] + good[2], `{"level":"info","msg":"x"}`,
 		`{"kind":"decision","time":"2026-11-01T00:00:00Z","reason":"internal_error","request_id":"lost","note":"the event could not be recorded in full"}`,
-		strings.Repeat("x", audit.MaxLine+5), good[2], good[0][:100],
+		strings.Repeat("x", audit.MaxLine+5), `{"request":{"identity":{"groups":["dev","ops"],"sub":"u0`, good[2], good[0][:100],
 	}, "\n")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
@@ -225,10 +225,10 @@ func TestEveryLineIsAccountedFor(t *testing.T) {
 	}
 	r := replay(t, find(t, path), cfg, Filter{})
 	log := r.Log
-	if log.Lines != 11 || log.Decisions != 3 || log.Own != 1 || log.Other[access.EventLogin] != 1 || log.Damaged != 3 || log.Foreign != 2 || log.Torn != 1 || r.Same != 2 || r.Unknowns() != 1 {
+	if log.Lines != 12 || log.Decisions != 3 || log.Own != 1 || log.Other[access.EventLogin] != 1 || log.Damaged != 4 || log.Foreign != 2 || log.Torn != 1 || r.Same != 2 || r.Unknowns() != 1 {
 		t.Errorf("%+v same %d unknown %+v", log, r.Same, r.Unknown)
 	}
-	for i, line := range []int{4, 5, 7, 8, 10, 12} {
+	for i, line := range []int{4, 5, 7, 8, 10, 11, 13} {
 		if want := fmt.Sprintf("%s:%d", path, line); i >= len(log.Troubles) || log.Troubles[i].Place != want {
 			t.Errorf("line %d is not named: %+v", line, log.Troubles)
 		}
