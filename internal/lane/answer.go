@@ -21,8 +21,8 @@ type answer struct {
 	conn   *conn
 	ctx    await.Context
 	desk   *desk
-	header http.Header
-	head   bool // the request was HEAD
+	header http.Header // nil: nobody has asked for it
+	head   bool        // the request was HEAD
 	over   atomic.Bool
 
 	status int         // 0: not said yet
@@ -43,7 +43,7 @@ var (
 )
 
 func newAnswer(c *conn, method string) *answer {
-	a := &answer{conn: c, ctx: await.Context{Context: c.ctx, Asked: c.watch.start}, desk: desks.Get().(*desk), header: http.Header{}, head: method == http.MethodHead, length: -1}
+	a := &answer{conn: c, ctx: await.Context{Context: c.ctx, Asked: c.watch.start}, desk: desks.Get().(*desk), head: method == http.MethodHead, length: -1}
 	a.out = a.desk.out[:0]
 	a.desk.early.Reset((*frames)(a))
 	return a
@@ -57,7 +57,22 @@ func (a *answer) leave() {
 }
 
 // Header implements http.ResponseWriter.
-func (a *answer) Header() http.Header { return a.header }
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+// Take makes a header the answer's, so that it need not be copied. It reports false
+// if the answer has one already.
+func (a *answer) Take(header http.Header) bool {
+	if a.header != nil {
+		return false
+	}
+	a.header = header
+	return true
+}
 
 // WriteHeader implements http.ResponseWriter. What the header says later counts for
 // trailers only.

@@ -316,8 +316,8 @@ func TestOneWriteForASmallAnswer(t *testing.T) {
 	}{{0, 1, false}, {1000, 1, false}, {3500, 1, false}, {100 << 10, 3, false}, {1000, 1, true}} {
 		counted := &counting{}
 		a := newAnswer(&conn{Conn: counted, server: New(&http.Server{}), lost: func() {}}, map[bool]string{false: "GET", true: "HEAD"}[c.head])
-		a.header.Set("Content-Type", "text/plain")
-		a.header.Set("Content-Length", fmt.Sprint(c.size))
+		a.Header().Set("Content-Type", "text/plain")
+		a.Header().Set("Content-Length", fmt.Sprint(c.size))
 		a.Write(long(c.size))
 		if !a.finish() || counted.writes > c.most {
 			t.Errorf("%d bytes: %d writes", c.size, counted.writes)

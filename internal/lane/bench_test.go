@@ -20,12 +20,13 @@ func BenchmarkRequest(b *testing.B) {
 		w.Write(body)
 	})})
 	visitor := start(b, true, where).visitor()
-	c := &conn{Conn: unheard{visitor.Conn}, server: s, socket: socketOf(visitor.Conn), room: rooms.Get().(*room)}
+	c := &conn{Conn: unheard{visitor.Conn}, server: s, socket: socketOf(visitor.Conn)}
 	c.ctx, c.lost = context.WithCancel(context.Background())
 	defer c.lost()
 	c.watch.init(c)
 	b.ReportAllocs()
 	for b.Loop() {
+		c.room = rooms.Get().(*room)
 		r := c.room.request(copy(c.room.in[:], head), s.http)
 		if r == nil || !c.answer(r) {
 			b.Fatal("not served")

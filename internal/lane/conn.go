@@ -78,8 +78,6 @@ func (c *conn) serve() {
 			gone = c.handOver(c.room.in[:c.size], by)
 			return
 		}
-		c.room.leave()
-		c.room = nil
 		c.note(http.StateActive)
 		if !c.answer(r) {
 			return

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -296,7 +297,11 @@ func readPlain(text []byte) *http.Request {
 	}
 	r := rooms.Get().(*room)
 	defer r.leave()
-	return r.request(copy(r.in[:], text), &http.Server{})
+	in := r.request(copy(r.in[:], text), &http.Server{})
+	if in == nil {
+		return nil
+	}
+	return in.WithContext(context.Background())
 }
 
 // scripted is a connection on which a visitor says a text and hangs up.

@@ -2,7 +2,7 @@ package lane
 
 import (
 	"bufio"
-	"bytes"
+	"net/http"
 	"sync"
 )
 
@@ -20,16 +20,14 @@ const (
 
 // room is what a request takes while it is read.
 type room struct {
-	in     [headRoom]byte
-	source bytes.Reader // of what is in it
-	text   *bufio.Reader
+	in   [headRoom]byte
+	head http.Request // what has been read there
 }
 
-var rooms = sync.Pool{New: func() any { return &room{text: bufio.NewReaderSize(nil, headRoom)} }}
+var rooms = sync.Pool{New: func() any { return new(room) }}
 
 func (r *room) leave() {
-	r.source.Reset(nil)
-	r.text.Reset(nil)
+	r.head = http.Request{}
 	rooms.Put(r)
 }
 

@@ -19,11 +19,14 @@ func (c *conn) answer(r *http.Request) (again bool) {
 		c.watch.stop()
 	}()
 	r.RemoteAddr = c.from
+	in := r.WithContext(&a.ctx) // a copy
+	c.room.leave()
+	c.room = nil
 	handler := c.server.http.Handler
 	if handler == nil {
 		handler = http.DefaultServeMux
 	}
-	handler.ServeHTTP(a, r.WithContext(&a.ctx))
+	handler.ServeHTTP(a, in)
 	a.ctx.End(nil)
 	again = a.finish()
 	returned = true
