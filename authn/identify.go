@@ -3,6 +3,7 @@ package authn
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -56,6 +57,9 @@ func (a *Authenticator) loadSession(r *http.Request, req *access.Request,
 // (cookie tossing); there is no telling which, so none counts. The __Host-
 // prefix rules this out where there is TLS.
 func soleCookie(r *http.Request, name string) string {
+	if value, plain := plainCookie(r.Header["Cookie"], name); plain {
+		return value
+	}
 	value := ""
 	for i, cookie := range r.CookiesNamed(name) {
 		if i > 0 && cookie.Value != value {
@@ -65,6 +69,34 @@ func soleCookie(r *http.Request, name string) string {
 	}
 	return value
 }
+
+// plainCookie finds the value of a cookie where there is no question what that is:
+// there is one header, the name occurs once, as browsers write it, and what follows
+// consists of characters that mean themselves. Without the name there is none.
+func plainCookie(header []string, name string) (value string, plain bool) {
+	if len(header) != 1 || len(header[0]) > mostPlainCookies {
+		return "", len(header) == 0
+	}
+	before, rest, there := strings.Cut(header[0], name)
+	if !there {
+		return "", true
+	}
+	value, isValue := strings.CutPrefix(rest, "=")
+	value, _, _ = strings.Cut(value, ";")
+	if !isValue || before != "" && !strings.HasSuffix(before, "; ") || value == "" || strings.Contains(rest, name) {
+		return "", false
+	}
+	for i := range len(value) {
+		if c := value[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return "", false
+		}
+	}
+	return value, true
+}
+
+// mostPlainCookies is how long the cookies may be for that, in bytes. net/http has
+// a limit of their number, which so many do not come near.
+const mostPlainCookies = 4 << 10
 
 // setCookie sets a cookie for one host only. A life of zero lasts until the
 // browser closes; a negative one removes the cookie.

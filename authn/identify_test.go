@@ -71,3 +71,38 @@ func BenchmarkIdentify(b *testing.B) {
 		}
 	}
 }
+
+// The short way to a cookie finds what the long one does, or leaves it to that.
+func FuzzPlainCookie(f *testing.F) {
+	for _, header := range []string{"", "doorward=abc", "a=b; doorward=a-b_c.9; c=d", "doorward=abc; doorward=abc", "doorward=abc; doorward=abd", "a=b;doorward=abc",
+		"doorward=\"abc\"", "doorward=a b", "doorward =abc", "xdoorward=abc", "doorwardx=abc", "doorward=abc ", "doorward", "doorward=", "x=\"; doorward=abc\"", "=doorward=abc",
+		"a=b; doorward=abc; __Host-doorward=abd", "doorward=abc\tx", "; doorward=abc", ";; doorward=abc;;", "DOORWARD=abc"} {
+		f.Add(header)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		lines := []string{header}
+		value, plain := plainCookie(lines, "doorward")
+		if !plain {
+			return
+		}
+		want := ""
+		for _, c := range (&http.Request{Header: http.Header{"Cookie": lines}}).CookiesNamed("doorward") {
+			if want != "" {
+				t.Errorf("%q: there are several", header)
+			}
+			want = c.Value
+		}
+		if value != want {
+			t.Errorf("%q: %q, want %q", header, value, want)
+		}
+	})
+}
+
+func TestPlainCookieIsFound(t *testing.T) {
+	secret := strings.Repeat("aZ09-_", 7)
+	for header, want := range map[string]string{"doorward=" + secret: secret, "a=b; doorward=" + secret + "; c=d": secret, "a=b": ""} {
+		if value, plain := plainCookie([]string{header}, "doorward"); value != want || !plain {
+			t.Errorf("%q: %q, %t", header, value, plain)
+		}
+	}
+}

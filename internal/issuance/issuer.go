@@ -76,6 +76,9 @@ type held struct {
 
 // New returns an Issuer that has no hosts yet.
 func New(opts Options) *Issuer {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	i := &Issuer{opts: opts, slots: make(chan struct{}, atOnce)}
 	i.order = i.obtain
 	i.hosts.Store(&map[string]*held{})

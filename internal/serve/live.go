@@ -129,7 +129,7 @@ func (l *live) install(ctx context.Context, cfg *config.Config) error {
 		go devices.Run(running)
 		go told.Run(running)
 	}
-	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop, at: l.opts.Now(), adminOrigin: adminOrigin(cfg)})
+	l.current.Store(&installed{cfg: cfg, authn: who, devices: devices, signals: told, stop: stop, at: l.opts.now(), adminOrigin: adminOrigin(cfg)})
 	before.stop()
 	if l.rehearsal {
 		return nil
@@ -184,7 +184,7 @@ func (l *live) reload(ctx context.Context) {
 	}
 	event := &access.Event{Kind: access.EventConfig, Time: time.Now()}
 	if err != nil {
-		l.refused.Store(&refused{l.opts.Now(), err.Error()})
+		l.refused.Store(&refused{l.opts.now(), err.Error()})
 		l.metrics.LoadFailed()
 		l.log.Error("the configuration was not loaded; the running one stays", "error", err)
 		event.Reason, event.Note = access.InternalError, "the configuration was not loaded; the running one stays"

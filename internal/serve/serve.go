@@ -47,6 +47,14 @@ type Options struct {
 	Now func() time.Time
 }
 
+// now looks at that clock.
+func (o *Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
+}
+
 // running is what handing over to another process has to do with.
 type running struct {
 	opts    Options
@@ -79,9 +87,6 @@ func Run(ctx context.Context, opts Options) (failure error) {
 	}
 	if opts.LogTo == nil {
 		opts.LogTo = os.Stderr
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
 	}
 	log, err := telemetry.NewLogger(opts.LogTo, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
@@ -335,7 +340,7 @@ func (r *running) serve(ready *readiness, failed chan<- error) (_ *servers, err 
 	if err != nil {
 		return nil, err
 	}
-	instance := adminInstance{live, r.opts.Now()}
+	instance := adminInstance{live, r.opts.now()}
 	s.admin = &http.Server{
 		Handler: admin.New(admin.Options{
 			Config: cfg.Server.Admin, Checks: ready.checks, Metrics: live.metrics.Handler(),
