@@ -307,9 +307,9 @@ type signed struct {
 // per session and route and used until half its life is over. It never outlives
 // the session or the access token. The form is that of a preset; "" is Doorward's
 // own.
-func (s *Signer) assert(ctx context.Context, form, issuer string, req *access.Request, groups []string) (string, error) {
+func (s *Signer) assert(ctx context.Context, form, issuer, audience string, req *access.Request, groups []string) (string, error) {
 	id := &req.Identity
-	want := signed{by: s, of: id, groups: groups, key: assertionKey{form, req.Session.ID, issuer, req.Origin(), req.Route, req.Device.ProvenID()}}
+	want := signed{by: s, of: id, groups: groups, key: assertionKey{form, req.Session.ID, issuer, audience, req.Route, req.Device.ProvenID()}}
 	end := req.Session.Expires
 	if end.IsZero() {
 		end = req.Credential.Expires

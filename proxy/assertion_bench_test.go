@@ -24,7 +24,7 @@ func BenchmarkAssertions(b *testing.B) {
 			}
 			groups := []string{"group-0", "group-1"}
 			assert := func(i int) {
-				if _, err := s.assert(b.Context(), "", "https://auth.example", list[i%sessions], groups); err != nil {
+				if _, err := s.assert(b.Context(), "", "https://auth.example", list[i%sessions].Origin(), list[i%sessions], groups); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -73,6 +73,7 @@ func (u *upstream) roundTrip(req *http.Request, p *passage) (*http.Response, err
 	// The transport limits how long headers take behind the last of the request.
 	// What may take longer than that needs another limit.
 	if several || req.Body != nil || u.mostOpen > 0 {
+		p.noticed = true
 		limit := time.AfterFunc(u.timeout, func() { u.late(p) })
 		defer limit.Stop()
 	}

@@ -122,8 +122,8 @@ func (h *certHops) among(addr netip.Addr) bool {
 // that was shown to a proxy which may say so, or that of the connection, unless
 // that is a proxy's own. A header that looks like a certificate identifies
 // nobody where it comes from anybody else: it is removed with all its kin, and
-// inspect tells of it.
-func (p *passage) receiveCertificate(peer netip.Addr, trusted bool) {
+// inspect tells of it. known reports whether a header may tell of one, and has.
+func (p *passage) receiveCertificate(peer netip.Addr, trusted bool) (known bool) {
 	r, hops := p.in, p.gen.certHops
 	if p.question != nil && p.question.Certificate != "" {
 		r.TLS = nil
@@ -131,19 +131,16 @@ func (p *passage) receiveCertificate(peer netip.Addr, trusted bool) {
 		if err != nil {
 			p.certificate = access.DeviceCertInvalid
 			p.note(fmt.Errorf("the certificate that a front end tells of: %w", err))
-			return
+			return true
 		}
 		r.TLS = &tls.ConnectionState{PeerCertificates: chain}
-		return
+		return true
 	}
 	if !hops.among(peer) {
 		if trusted && relayed(r.Header) {
 			r.TLS = nil // a certificate would be the proxy's, not the visitor's
 		}
-		if carriesCertificate(r.Header) {
-			p.certificate = access.DeviceCertForged
-		}
-		return
+		return false
 	}
 	r.TLS = nil
 	chain, err := hops.read(r.Header)
@@ -152,11 +149,12 @@ func (p *passage) receiveCertificate(peer netip.Addr, trusted bool) {
 		p.certificate = access.DeviceCertInvalid
 		p.door.log.LogAttrs(context.WithoutCancel(r.Context()), slog.LevelWarn, "a certificate that a proxy hands on cannot be read",
 			slog.String("request", p.req.ID), slog.Any("proxy", peer), slog.Any("error", err))
+		return true
 	case len(chain) > 0:
 		r.TLS = &tls.ConnectionState{PeerCertificates: chain}
-	case carriesCertificate(r.Header):
-		p.certificate = access.DeviceCertForged // through the proxy, under another name
+		return true
 	}
+	return false
 }
 
 // certificateNames begin the names of headers that hand on a certificate, as
@@ -166,12 +164,11 @@ var certificateNames = []string{
 	"ssl-client-", "x-arr-clientcert", "x-amzn-mtls-",
 }
 
-// carriesCertificate reports whether a header, in any spelling, looks like a
-// certificate that was handed on.
-func carriesCertificate(h http.Header) bool {
-	for name := range h {
-		plain := skeleton(name)
-		if slices.ContainsFunc(certificateNames, func(start string) bool { return strings.HasPrefix(plain, start) }) {
+// carriesCertificate reports whether a header, by its name in any spelling, looks
+// like a certificate that is handed on.
+func carriesCertificate(name string) bool {
+	for _, start := range certificateNames {
+		if likens(name, start) {
 			return true
 		}
 	}

@@ -35,7 +35,8 @@ type interim struct {
 const mostWaiting = 32
 
 func newCourier(p *passage) *courier {
-	r := &courier{passage: p}
+	r := &p.berth.courier
+	r.passage = p
 	p.flight.courier = r
 	return r
 }
@@ -48,16 +49,6 @@ func isHop(name string) bool {
 		return true
 	}
 	return false
-}
-
-// dropHops removes such headers.
-func dropHops(h http.Header) {
-	dropNamed(h, h["Connection"])
-	for name := range h {
-		if isHop(name) {
-			delete(h, name)
-		}
-	}
 }
 
 // dropNamed removes the headers that the values of Connection name.
@@ -76,19 +67,21 @@ var noAgent = []string{""}
 
 // send asks the upstream, and answers with what it says.
 func (r *courier) send(ctx context.Context) {
-	if !r.passage.entry.ownClient() { // which finds interim by itself
+	var out *http.Request
+	if in := r.passage.in; r.passage.entry.ownClient() { // which finds interim by itself
+		out = r.passage.berth.request(in)
+	} else {
+		r.passage.noticed = true // net/http may look at a request after its end
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: r.passLater})
+		out = in.WithContext(ctx)
+		out.Header = make(http.Header, len(in.Header)+8)
 	}
-	out := r.passage.in.WithContext(ctx)
 	r.outgoing(out)
 	defer r.leaveBody()
 	res, err := r.ask(out)
 	if err != nil {
 		r.passage.failed(nil, nil, err)
 		return
-	}
-	if res.StatusCode != http.StatusSwitchingProtocols {
-		dropHops(res.Header)
 	}
 	if err := r.passage.received(res); err != nil {
 		res.Body.Close()
@@ -98,24 +91,24 @@ func (r *courier) send(ctx context.Context) {
 	r.passBack(res)
 }
 
-// outgoing makes the request to the upstream of a copy of the visitor's, of which
-// it shares no map.
+// outgoing makes the request to the upstream, whose header is empty. It shares no
+// map with the visitor's.
 func (r *courier) outgoing(out *http.Request) {
-	h := make(http.Header, len(out.Header)+8)
-	for name, values := range out.Header {
+	h, from := out.Header, r.passage.in.Header
+	for name, values := range from {
 		if !isHop(name) {
 			h[name] = values
 		}
 	}
-	dropNamed(h, out.Header["Connection"])
+	dropNamed(h, from["Connection"])
 	delete(h, "Forwarded")
-	if hasToken(out.Header["Te"], "trailers") {
+	if hasToken(from["Te"], "trailers") {
 		h["Te"] = []string{"trailers"}
 	}
-	if upgrades(out.Header) { // prepare has looked at it
-		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, out.Header["Upgrade"]
+	if r.passage.upgrade { // prepare has looked at it
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, from["Upgrade"]
 	}
-	out.Header, out.Close = h, false
+	out.Close = false
 	switch {
 	case out.ContentLength == 0:
 		out.Body = nil
@@ -148,7 +141,7 @@ func (r *courier) interim(code int, header textproto.MIMEHeader) error {
 	if !r.passage.in.ProtoAtLeast(1, 1) {
 		return nil
 	}
-	dropHops(http.Header(header))
+	cleanResponse(http.Header(header), false)
 	h := r.passage.out.Header()
 	move(h, http.Header(header))
 	r.passage.out.WriteHeader(code)
@@ -199,10 +192,16 @@ func move(to, from http.Header) {
 	}
 }
 
+// taker is a http.ResponseWriter that needs no copy of a header.
+type taker interface{ Take(http.Header) bool }
+
 // passBack passes the answer on to the visitor.
 func (r *courier) passBack(res *http.Response) {
-	h := r.passage.out.Header()
-	move(h, res.Header)
+	h := res.Header
+	if to, takes := r.passage.out.ResponseWriter.(taker); !takes || !to.Take(h) {
+		h = r.passage.out.Header()
+		move(h, res.Header)
+	}
 	announced := len(res.Trailer)
 	if announced > 0 {
 		names := make([]string, 0, announced)
@@ -234,6 +233,7 @@ func (r *courier) passBack(res *http.Response) {
 			h[name] = append(h[name], values...)
 		}
 	}
+	r.passage.returned = true
 }
 
 // copyBody copies the body of an answer. What may be a stream is flushed at once:

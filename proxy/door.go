@@ -43,6 +43,7 @@ type Door struct {
 	dial     dialer
 	resolve  resolver
 	now      func() time.Time
+	since    func(time.Time) time.Duration
 	rand     io.Reader
 	log      *slog.Logger
 	tracer   Tracer // nil: nothing is followed
@@ -72,8 +73,9 @@ func New(opts Options) *Door {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 		}
 	}
+	d.since = func(start time.Time) time.Duration { return d.now().Sub(start) }
 	if d.now == nil {
-		d.now = time.Now
+		d.now, d.since = time.Now, time.Since // which looks at one clock, not at two
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)

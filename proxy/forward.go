@@ -23,7 +23,7 @@ func (p *passage) forward() {
 		return
 	}
 	p.sent = true
-	if upgrades(p.in.Header) {
+	if p.upgrade {
 		p.forwardUpgrade()
 		return
 	}
@@ -36,7 +36,8 @@ func (p *passage) forward() {
 // address turns the received request into the one that is sent. It replaces the
 // address as a whole: the upstream reads what was matched and decided on.
 func (p *passage) address(out *http.Request) {
-	out.URL = &url.URL{
+	out.URL = &p.berth.url
+	*out.URL = url.URL{
 		Scheme: "http", Host: p.req.Host, // until roundTrip chooses
 		Path: p.inner.Path, RawPath: p.inner.Escaped,
 		RawQuery: p.query, ForceQuery: p.hasQuery,
@@ -58,15 +59,15 @@ func (p *passage) RoundTrip(out *http.Request) (*http.Response, error) {
 	if p.in.ProtoMajor == 1 {
 		yield.InARow() // under load many requests go out in a row
 	}
-	asked := p.door.now()
-	defer func() { p.event.Response.Wait = p.door.now().Sub(asked) }()
+	asked := p.door.since(p.start)
+	defer func() { p.event.Response.Wait = p.door.since(p.start) - asked }()
 	return p.gen.upstreams[p.entry].roundTrip(out, p)
 }
 
 // received looks at the upstream's answer before the visitor does.
 func (p *passage) received(res *http.Response) error {
-	cleanResponse(res.Header)
-	if res.StatusCode == http.StatusSwitchingProtocols && !upgrades(p.in.Header) {
+	cleanResponse(res.Header, res.StatusCode == http.StatusSwitchingProtocols)
+	if res.StatusCode == http.StatusSwitchingProtocols && !p.upgrade {
 		return errUnasked // nothing may be tunnelled that nobody asked for
 	}
 	p.reshape(res)

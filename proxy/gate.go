@@ -18,7 +18,7 @@ func (p *passage) gate() error {
 	p.identify()
 	p.inspect()
 	p.decide()
-	p.event.Response.Decide = p.door.now().Sub(p.start)
+	p.event.Response.Decide = p.door.since(p.start)
 	return nil
 }
 

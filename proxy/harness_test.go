@@ -113,6 +113,7 @@ type recorder struct {
 }
 
 func (r *recorder) Record(e *access.Event) {
+	e = e.Clone()
 	r.mu.Lock()
 	r.events = append(r.events, e)
 	r.mu.Unlock()

@@ -34,13 +34,17 @@ var reservedPrefixes = []string{
 // and hyphens. Many servers map such characters to hyphens or underscores, so
 // that X_Forwarded_User and X.Forwarded.User would become X-Forwarded-User
 // behind us, and Content_Length a second Content-Length. Values of trusted
-// proxies have been read before.
-func dropUntrusted(h http.Header) {
+// proxies have been read before. What tells of traces goes as well, unless traced
+// says that the sender may. It reports whether any of them all looks like a
+// certificate that is handed on.
+func dropUntrusted(h http.Header, traced bool) (certificate bool) {
 	for name := range h {
-		if !plainName(name) || reserved(name) {
+		certificate = certificate || carriesCertificate(name)
+		if !plainName(name) || reserved(name) || !traced && traceHeader(name) {
 			delete(h, name)
 		}
 	}
+	return certificate
 }
 
 func plainName(name string) bool {
@@ -86,15 +90,38 @@ var reservedFirst = func() (table [256]bool) {
 // server that maps everything but letters and digits to one character.
 func skeleton(name string) string {
 	return strings.Map(func(c rune) rune {
-		switch {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			return c
-		case 'A' <= c && c <= 'Z':
-			return c + 'a' - 'A'
-		default:
+		if c >= utf8.RuneSelf {
 			return '-'
 		}
+		return rune(skeletal(byte(c)))
 	}, name)
+}
+
+// likens reports whether the skeleton of a name begins like another one.
+func likens(name, start string) bool {
+	if len(name) < len(start) {
+		return false
+	}
+	for i := range len(start) {
+		if name[i] >= utf8.RuneSelf {
+			return strings.HasPrefix(skeleton(name), start)
+		}
+		if skeletal(name[i]) != start[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// skeletal is what an ASCII character becomes in a skeleton.
+func skeletal(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return '-'
 }
 
 // believes reports whether the upstream of a route would take a header for one
@@ -105,16 +132,10 @@ func (e *Entry) believes(name string) bool {
 		return e.names[skeleton(name)]
 	}
 	for i := range len(name) {
-		switch c := name[i]; {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			room[i] = c
-		case 'A' <= c && c <= 'Z':
-			room[i] = c + 'a' - 'A'
-		case c < utf8.RuneSelf:
-			room[i] = '-'
-		default:
+		if name[i] >= utf8.RuneSelf {
 			return e.names[skeleton(name)]
 		}
+		room[i] = skeletal(name[i])
 	}
 	return e.names[string(room[:len(name)])]
 }
@@ -160,19 +181,18 @@ const hostPrefix = "__Host-"
 // had to be removed, and is empty where nothing is left.
 func stripCookies(values []string) []string {
 	var out []string
+	removed := false
 	for i, value := range values {
 		stripped, changed := stripCookie(value)
-		if changed && out == nil {
-			out = append(make([]string, 0, len(values)), values[:i]...)
+		if changed && !removed {
+			removed = true
+			out = append(out, values[:i]...)
 		}
-		if changed && stripped == "" {
-			continue
-		}
-		if out != nil || changed {
+		if removed && !(changed && stripped == "") {
 			out = append(out, stripped)
 		}
 	}
-	if out == nil {
+	if !removed {
 		return values
 	}
 	return out
@@ -198,12 +218,16 @@ func stripCookie(value string) (string, bool) {
 	return strings.Join(kept, ";"), true
 }
 
-// cleanResponse removes from an upstream's response headers what only Doorward
-// may say: its own cookies and headers, and offers of other protocols, which
-// would be the upstream's and not this door's (RFC 7838).
-func cleanResponse(h http.Header) {
+// cleanResponse removes from an upstream's response headers what is about its
+// connection, unless that has switched to another protocol, and what only Doorward
+// may say: its own cookies and headers, and offers of other protocols, which would
+// be the upstream's and not this door's (RFC 7838).
+func cleanResponse(h http.Header, switched bool) {
+	if !switched {
+		dropNamed(h, h["Connection"])
+	}
 	for name := range h {
-		if strings.HasPrefix(name, "Doorward-") || name == "Alt-Svc" {
+		if !switched && isHop(name) || strings.HasPrefix(name, "Doorward-") || name == "Alt-Svc" {
 			delete(h, name)
 		}
 	}

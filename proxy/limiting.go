@@ -58,7 +58,7 @@ func (p *passage) use() use {
 	switch {
 	case p.answering != ourselves:
 		return asQuestion
-	case p.tunnel != nil || p.upgraded():
+	case p.tunnel != nil || p.upgrade:
 		return asStream
 	}
 	return asRequest

@@ -197,14 +197,19 @@ func (l *streams) register(st *stream, seen uint64) {
 	st.shard.add(st)
 	st.shard.mu.Unlock()
 	if l.signals.Load() != seen {
+		st.shard.mu.Lock()
+		st.found = true
+		st.shard.mu.Unlock()
 		l.check(st)
 	}
 }
 
-func (l *streams) unregister(st *stream) {
+// unregister reports whether somebody may still know the stream.
+func (l *streams) unregister(st *stream) (found bool) {
 	st.shard.mu.Lock()
+	defer st.shard.mu.Unlock()
 	st.shard.remove(st)
-	st.shard.mu.Unlock()
+	return st.found
 }
 
 // settled notes the facts of a decision that let a stream go on, and when to
@@ -235,6 +240,7 @@ func (d *Door) Signal(sig access.Signal) {
 		shard.mu.Lock()
 		shard.candidates(&sig, func(st *stream) {
 			if sig.Touches(st.facts) {
+				st.found = true
 				touched = append(touched, st)
 			}
 		})
@@ -352,9 +358,11 @@ func (d *Door) checkDue(slice int, now time.Time) (any bool) {
 		shard.age()
 		for st := range shard.old {
 			if !now.Before(st.due) {
+				st.found = true
 				due = append(due, st)
 			}
 			if last := st.until.Load(); last != 0 && int32(round-last) > 0 {
+				st.found = true
 				starved = append(starved, st)
 			}
 		}

@@ -29,7 +29,7 @@ func (p *passage) serveReserved() {
 		p.refuseServing(access.Because(access.AmbiguousPath, errAmbiguous))
 		return
 	}
-	if upgrades(p.in.Header) {
+	if p.upgrade {
 		p.refuseServing(access.Because(access.UpgradeRefused, errReservedUpgrade))
 		return
 	}

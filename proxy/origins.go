@@ -76,7 +76,7 @@ func originOf(h http.Header) (origin string, there bool) {
 // opensWebSocket recognises a handshake also where a front end asks about it and
 // keeps Connection and Upgrade to itself. No page can set the other header.
 func (p *passage) opensWebSocket() bool {
-	return upgrades(p.in.Header) || len(p.in.Header["Sec-Websocket-Key"]) > 0
+	return p.upgrade || len(p.in.Header["Sec-Websocket-Key"]) > 0
 }
 
 // mayConnect reports whether the page that opens a WebSocket may. Browsers send

@@ -18,7 +18,8 @@ func (p *passage) watch(res *http.Response) (endless bool) {
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
 		return false
 	}
-	o := &outlet{ReadCloser: res.Body, response: res, passage: p, patience: p.patience(res)}
+	o := &p.berth.outlet
+	o.ReadCloser, o.response, o.passage, o.patience = res.Body, res, p, p.patience(res)
 	kind := "response"
 	media, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
 	switch media = strings.ToLower(strings.TrimSpace(media)); {

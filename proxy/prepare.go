@@ -22,7 +22,7 @@ func (p *passage) prepare() error {
 	if err := p.recordable(); err != nil {
 		return err
 	}
-	if upgrades(p.in.Header) && !p.mayUpgrade() {
+	if p.upgrade && !p.mayUpgrade() {
 		return access.Becausef(access.UpgradeRefused, "upgrade to %s on route %s",
 			strconv.Quote(p.in.Header.Get("Upgrade")), p.entry.Route.ID)
 	}
@@ -34,12 +34,13 @@ func (p *passage) prepare() error {
 		return nil
 	}
 	p.groups = p.gen.Policy.Groups(p.entry.Route.ID, &p.req.Identity)
-	issuer := p.gen.issuer(p.req.Origin())
+	audience := p.req.Origin()
+	issuer := p.gen.issuer(audience)
 	var err error
-	if p.assertion, err = p.door.signer.assert(p.in.Context(), "", issuer, p.req, p.groups); err != nil {
+	if p.assertion, err = p.door.signer.assert(p.in.Context(), "", issuer, audience, p.req, p.groups); err != nil {
 		return access.Because(access.InternalError, err)
 	}
-	if err := p.signTokens(issuer); err != nil {
+	if err := p.signTokens(issuer, audience); err != nil {
 		return access.Because(access.InternalError, err)
 	}
 	return nil
@@ -77,7 +78,7 @@ func (p *passage) outHeader(h http.Header) {
 		delete(h, "Dpop")
 	}
 	// One array for the values of all.
-	own := setting{h, make([]string, 0, 5+len(p.entry.headers))}
+	own := setting{h, p.berth.room(5 + len(p.entry.headers))}
 	own.set(AssertionHeader, p.assertion)
 	for i := range p.entry.headers {
 		p.entry.headers[i].tell(p, &own)

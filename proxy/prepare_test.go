@@ -188,7 +188,7 @@ func TestAssertionsAreReusedForHalfTheirLife(t *testing.T) {
 		req := request(c)
 		req.Session.Expires = epoch.Add(10 * time.Hour)
 		edit(req)
-		token, err := s.assert(t.Context(), "", "https://auth.example", req, groups)
+		token, err := s.assert(t.Context(), "", "https://auth.example", req.Origin(), req, groups)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,7 +235,7 @@ func TestAssertionsWithTheSameHash(t *testing.T) {
 	assert := func(session string) string {
 		req := request(c)
 		req.Session.ID = session
-		token, err := s.assert(t.Context(), "", "https://auth.example", req, nil)
+		token, err := s.assert(t.Context(), "", "https://auth.example", req.Origin(), req, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -269,7 +269,7 @@ func TestAssertionsKeptWithTheSession(t *testing.T) {
 		req := request(c)
 		req.Session.Expires, req.Session.Kept = epoch.Add(10*time.Hour), kept
 		edit(req)
-		token, err := by.assert(t.Context(), form, "https://auth.example", req, []string{"eng"})
+		token, err := by.assert(t.Context(), form, "https://auth.example", req.Origin(), req, []string{"eng"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +318,7 @@ func TestAssertionEndsWithTheSession(t *testing.T) {
 	s := signerAt(t, c, store.NewMemory(c.Now), 1)
 	req := request(c)
 	req.Session.Expires = epoch.Add(10 * time.Second)
-	token, err := s.assert(t.Context(), "", "https://auth.example", req, nil)
+	token, err := s.assert(t.Context(), "", "https://auth.example", req.Origin(), req, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestKeysRotateAndStayVerifiable(t *testing.T) {
 	for day := range 5 {
 		c.now = epoch.Add(time.Duration(day) * 24 * time.Hour)
 		before, _ := b.JWKS(t.Context()) // the other replica published it
-		token, err := a.assert(t.Context(), "", "https://auth.example", request(c), nil)
+		token, err := a.assert(t.Context(), "", "https://auth.example", request(c).Origin(), request(c), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +346,7 @@ func TestKeysRotateAndStayVerifiable(t *testing.T) {
 		kids[tok.Header["kid"]] = true
 		// A verifier that read the keys before the change still verifies after.
 		c.now = c.now.Add(23*time.Hour + 59*time.Minute)
-		token, _ = a.assert(t.Context(), "", "https://auth.example", request(c), nil)
+		token, _ = a.assert(t.Context(), "", "https://auth.example", request(c).Origin(), request(c), nil)
 		verify(t, string(before), token, "https://app.example", c.now)
 		if n := strings.Count(string(before), `"kid"`); n > 3 {
 			t.Errorf("day %d: %d keys", day, n)
@@ -381,16 +381,16 @@ func TestKeysOutliveAnOutageOfTheStore(t *testing.T) {
 	s := signerAt(t, c, kept, 1)
 	kept.err = store.ErrUnavailable
 	c.now = epoch.Add(24 * time.Hour)
-	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c), nil); err != nil {
+	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c).Origin(), request(c), nil); err != nil {
 		t.Errorf("the key for today was known yesterday: %v", err)
 	}
 	c.now = epoch.Add(72 * time.Hour)
-	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c), nil); err == nil {
+	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c).Origin(), request(c), nil); err == nil {
 		t.Error("signed with a key nobody will look for")
 	}
 	kept.err = nil
 	c.now = c.now.Add(2 * time.Minute)
-	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c), nil); err != nil {
+	if _, err := s.assert(t.Context(), "", "https://auth.example", request(c).Origin(), request(c), nil); err != nil {
 		t.Error(err)
 	}
 }

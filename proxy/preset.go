@@ -105,12 +105,12 @@ func (h *headerRule) tell(p *passage, own *setting) {
 }
 
 // signTokens signs what the route's headers need besides the assertion.
-func (p *passage) signTokens(issuer string) error {
+func (p *passage) signTokens(issuer, audience string) error {
 	for _, rule := range p.entry.headers {
 		if rule.token == "" {
 			continue
 		}
-		token, err := p.door.signer.assert(p.in.Context(), rule.token, issuer, p.req, p.groups)
+		token, err := p.door.signer.assert(p.in.Context(), rule.token, issuer, audience, p.req, p.groups)
 		if err != nil {
 			return err
 		}

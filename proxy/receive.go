@@ -34,13 +34,13 @@ var (
 
 // passage is one request on its way past the stations.
 type passage struct {
-	door *Door
-	gen  *generation // the configuration it began with
-	in   *http.Request
-	out  meter
+	berth *berth // nil: it has none, and ends as garbage
+	door  *Door
+	gen   *generation // the configuration it began with
+	in    *http.Request
+	out   meter
 
-	// What the audit event holds; allocated together, because the recorder
-	// keeps them longer than the passage.
+	// What the audit event holds.
 	event *access.Event
 	req   *access.Request
 	dec   *access.Decision
@@ -81,6 +81,9 @@ type passage struct {
 	outlives bool  // a goroutine goes on with it when the handler has ended
 	traced   bool  // the trace that a header names counts
 	used     bool  // the visitor has sent something since the last time
+	upgrade  bool  // to another protocol is what the visitor asks for
+	returned bool  // the visitor has the whole answer of the upstream
+	noticed  bool  // something else than the handler may know it, even after its end
 	lane     uint8 // which shard of the open streams it goes to
 
 	// For deciding again while the request is open; see stream.go.
@@ -94,15 +97,13 @@ type passage struct {
 // begin starts the record of a request before anything about it is looked at.
 func (d *Door) begin(w http.ResponseWriter, r *http.Request) *passage {
 	n := d.inFlight.Add(1)
-	record := &struct {
-		event access.Event
-		req   access.Request
-		dec   access.Decision
-	}{}
-	p := &passage{door: d, gen: d.live.Load(), in: r, start: d.now(),
-		event: &record.event, req: &record.req, dec: &record.dec,
-		lane: uint8(n % streamShards), signals: d.streams.signals.Load()}
+	b := berths.Get().(*berth)
+	p := &b.passage
+	p.berth, p.door, p.gen, p.in, p.start = b, d, d.live.Load(), r, d.now()
+	p.event, p.req, p.dec = &b.account.event, &b.account.req, &b.account.dec
+	p.lane, p.signals = uint8(n%streamShards), d.streams.signals.Load()
 	p.out.ResponseWriter, p.out.passage = w, p
+	p.upgrade = upgrades(r.Header)
 	p.req.Time = p.start.UTC().Round(0)
 	p.req.Door = access.Standalone
 	p.req.Method = r.Method
@@ -178,9 +179,11 @@ func (p *passage) receive() error {
 // receiveHeader drops what a header may not say, once its origin is known.
 func (p *passage) receiveHeader(peer netip.Addr, trusted bool) {
 	r := p.in
-	p.receiveCertificate(peer, trusted)
+	known := p.receiveCertificate(peer, trusted)
 	p.receiveTrace(peer)
-	dropUntrusted(r.Header)
+	if dropUntrusted(r.Header, p.traced) && !known {
+		p.certificate = access.DeviceCertForged // by nobody who may, or under another name
+	}
 	// Trailers arrive after the decision and no rule sees them.
 	r.Trailer = nil
 	delete(r.Header, "Trailer")

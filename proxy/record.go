@@ -20,6 +20,7 @@ func (p *passage) finish() {
 	if p.outlives {
 		return // finishTunnel does it
 	}
+	defer p.berth.leave()
 	defer p.door.inFlight.Add(-1)
 	defer p.record()
 	defer p.settle()
@@ -85,7 +86,7 @@ func (p *passage) record() {
 	if e.Response.Reason == "" {
 		e.Response.Reason = p.stream.ended()
 	}
-	e.Response.Duration = p.door.now().Sub(p.start)
+	e.Response.Duration = p.door.since(p.start)
 	p.compare()
 	p.endTrace()
 	p.door.recorder.Record(e)
@@ -115,7 +116,6 @@ func (m *meter) WriteHeader(status int) {
 		return // the server says so itself, when the body is read
 	}
 	if status > 100 && status < 200 {
-		cleanResponse(m.Header()) // an upstream's interim answer
 		m.ResponseWriter.WriteHeader(status)
 		return
 	}

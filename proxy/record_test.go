@@ -429,9 +429,10 @@ func TestLeavingHasClientsConnectAnew(t *testing.T) {
 	}
 }
 
-// A passage is made for every request. Beyond 1024 bytes it would take 1152.
-func TestPassageFitsItsRoom(t *testing.T) {
-	if size := unsafe.Sizeof(passage{}); size > 1024 {
+// A berth stays as long as its request does, which for a WebSocket is long. Beyond
+// 3456 bytes it would take 4096.
+func TestBerthFitsItsRoom(t *testing.T) {
+	if size := unsafe.Sizeof(berth{}); size > 3456 {
 		t.Errorf("%d bytes", size)
 	}
 }

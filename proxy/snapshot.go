@@ -84,7 +84,8 @@ type Revocations interface {
 
 // Recorder keeps the audit events.
 type Recorder interface {
-	// Record takes one event. The event belongs to the recorder afterwards.
+	// Record takes one event. Its memory is another one's afterwards: who keeps it
+	// keeps a copy (access.Event.Clone).
 	Record(*access.Event)
 	// Err is not nil while events cannot be written.
 	Err() error

@@ -49,6 +49,7 @@ type stream struct {
 	facts *access.Request
 	due   time.Time
 	place int
+	found bool // somebody has it from the shard, and may have it for longer
 
 	// until is the last round in which what the upstream is awaited to bring may
 	// come; 0: nothing is awaited, or for as long as it takes.
@@ -90,7 +91,9 @@ func (p *passage) open() (ctx context.Context, leave func()) {
 			// The next request of the connection has a deadline of its own, or none.
 			http.NewResponseController(p.out.ResponseWriter).SetWriteDeadline(time.Time{})
 		}
-		l.unregister(st)
+		if l.unregister(st) {
+			p.noticed = true
+		}
 		p.flight.End(nil)
 	}
 }
@@ -221,7 +224,10 @@ func (l *streams) endAll(why access.Reason) {
 	for i := range l.shards {
 		shard := &l.shards[i]
 		shard.mu.Lock()
-		shard.each(func(st *stream) { st.endFor(why) })
+		shard.each(func(st *stream) {
+			st.found = true
+			st.endFor(why)
+		})
 		shard.mu.Unlock()
 	}
 	for end := time.Now().Add(2 * cutWait); l.any() && time.Now().Before(end); {
@@ -276,14 +282,10 @@ func (st *stream) end(again *passage) {
 // again returns a passage for deciding once more on the same request, with the
 // configuration of now. used says that the visitor has sent something since.
 func (p *passage) again(used bool) *passage {
-	record := &struct {
-		event access.Event
-		req   access.Request
-		dec   access.Decision
-	}{}
+	record := &account{}
 	q := &passage{
 		door: p.door, gen: p.door.live.Load(), in: p.in, event: &record.event, req: &record.req, dec: &record.dec,
-		start: p.door.now(), path: p.path, query: p.query, hasQuery: p.hasQuery, certificate: p.certificate, before: p, used: used,
+		start: p.door.now(), path: p.path, query: p.query, hasQuery: p.hasQuery, certificate: p.certificate, before: p, used: used, upgrade: p.upgrade,
 		signals: p.door.streams.signals.Load(),
 	}
 	was := p.req
@@ -332,18 +334,15 @@ func (p *passage) stillServed() error {
 		return nil
 	case before.tunnel != nil:
 		return p.stillLeads(before.tunnel)
-	case before.upgraded() && !p.entry.Route.WebSocket:
+	case before.upgrade && !p.entry.Route.WebSocket:
 		return access.Because(access.UpgradeRefused, errNoUpgrades)
-	case before.upgraded() && !p.mayConnect():
+	case before.upgrade && !p.mayConnect():
 		return access.Because(access.OriginRefused, errOtherPage)
 	case p.entry.Route.ID != before.entry.Route.ID && !slices.Equal(p.entry.Route.To, before.entry.Route.To):
 		return access.Because(access.NoRoute, errOtherApp)
 	}
 	return nil
 }
-
-// upgraded reports whether the request asked to become a WebSocket.
-func (p *passage) upgraded() bool { return upgrades(p.in.Header) }
 
 // doubt reports whether the refusal says nothing about the visitor: a fact could
 // not be gathered.

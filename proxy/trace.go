@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -46,8 +47,9 @@ var traceHeaders = map[string]bool{
 // tracePrefixes are whole namespaces of such headers.
 var tracePrefixes = []string{"X-B3-", "Uberctx-", "Ot-Tracer-", "Ot-Baggage-", "X-Datadog-", "Sw8-"}
 
+// traceHeader reports whether a header is one of them.
 func traceHeader(name string) bool {
-	if traceHeaders[name] {
+	if name = http.CanonicalHeaderKey(name); traceHeaders[name] {
 		return true
 	}
 	for _, prefix := range tracePrefixes {
@@ -58,21 +60,11 @@ func traceHeader(name string) bool {
 	return false
 }
 
-// receiveTrace drops what a header says about traces, unless it comes from a hop
+// receiveTrace finds out whether what a header says about traces comes from a hop
 // whose word counts: whoever can name a trace can have others' requests found
 // under it, choose what is kept of them, and carry values past the door.
 func (p *passage) receiveTrace(peer netip.Addr) {
-	for _, prefix := range p.gen.tracers {
-		if prefix.Contains(peer) {
-			p.traced = true
-			return
-		}
-	}
-	for name := range p.in.Header {
-		if traceHeader(http.CanonicalHeaderKey(name)) {
-			delete(p.in.Header, name)
-		}
-	}
+	p.traced = slices.ContainsFunc(p.gen.tracers, func(prefix netip.Prefix) bool { return prefix.Contains(peer) })
 }
 
 // validateTraces reports what is wrong with whose word about traces counts. Unlike

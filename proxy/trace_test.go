@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func (n *traceNotes) Attempt(out *http.Request, _ int) func(int, access.Reason) 
 	return func(int, access.Reason) {}
 }
 
-func (n *traceNotes) End(e *access.Event) { n.ended = append(n.ended, e) }
+func (n *traceNotes) End(e *access.Event) { n.ended = append(n.ended, e.Clone()) }
 
 // Every request is one trace, however it ends: refused before it is looked at, by
 // its facts, by the policy, or answered.
@@ -95,7 +96,7 @@ func TestEveryRequestIsOneTrace(t *testing.T) {
 		}
 		res.Body.Close()
 		e := w.rec.event(t)
-		if len(notes.ended) != 1 || notes.ended[0] != e || e.TraceID != notes.ID() || len(notes.parent) != 0 {
+		if len(notes.ended) != 1 || !reflect.DeepEqual(notes.ended[0], e) || e.TraceID != notes.ID() || len(notes.parent) != 0 {
 			t.Errorf("%s: %d ends, parent %v, recorded under %q", name, len(notes.ended), notes.parent, e.TraceID)
 		}
 		if c.part != "" && (len(notes.parts) == 0 || notes.parts[0] != c.part) {

@@ -238,7 +238,7 @@ func (p *passage) gateTunnel() error {
 	}
 	p.inspect()
 	p.decide()
-	p.event.Response.Decide = p.door.now().Sub(p.start)
+	p.event.Response.Decide = p.door.since(p.start)
 	return nil
 }
 

@@ -38,6 +38,7 @@ func (p *passage) forwardUpgrade() {
 		carry, err = p.switchWith(ctx, res)
 		return err
 	}
+	p.noticed = true // the connection goes on
 	newCourier(p).send(ctx)
 	p.switched = nil
 	if carry == nil {

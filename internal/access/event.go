@@ -42,6 +42,25 @@ type Event struct {
 	Chain *Link `json:"chain,omitempty"`
 }
 
+// Clone returns a copy with a request and a decision of its own. What these point
+// to is shared, because nothing changes it.
+func (e *Event) Clone() *Event {
+	made := &struct {
+		event    Event
+		request  Request
+		decision Decision
+	}{event: *e}
+	if e.Request != nil {
+		made.request = *e.Request
+		made.event.Request = &made.request
+	}
+	if e.Decision != nil {
+		made.decision = *e.Decision
+		made.event.Decision = &made.decision
+	}
+	return &made.event
+}
+
 // Link is the place of a record in the chain that makes a log tamper-evident.
 // Package audit writes and verifies it.
 type Link struct {

@@ -42,6 +42,14 @@ func (c *Context) End(cause error) {
 	}
 }
 
+// Waited reports whether somebody has asked about the end, and may know of the
+// context even after it.
+func (c *Context) Waited() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.made != nil
+}
+
 // ask and make have the lock held.
 func (c *Context) ask() {
 	if asked := c.Asked; asked != nil && !c.ended {

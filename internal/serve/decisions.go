@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/doorward/doorward/internal/access"
@@ -21,21 +22,52 @@ func (r *recorder) remember(e *access.Event) {
 	r.tally.Event(e)
 }
 
-// recent holds the latest events of some kind in a ring, without a lock: every
-// request of every core comes by.
+// recent holds copies of the latest events of some kind in a ring. Every request
+// of every core comes by, so that each place has a lock of its own.
 type recent struct {
-	ring [maxRecent]atomic.Pointer[access.Event]
+	ring [maxRecent]keepsake
 	next atomic.Int64
 }
 
-func (r *recent) add(e *access.Event) { r.ring[(r.next.Add(1)-1)%maxRecent].Store(e) }
+// keepsake is where an event and what it points to are kept, one after the other.
+type keepsake struct {
+	mu       sync.Mutex
+	event    access.Event // without a kind: none
+	request  access.Request
+	decision access.Decision
+}
+
+func (r *recent) add(e *access.Event) {
+	at := &r.ring[(r.next.Add(1)-1)%maxRecent]
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	at.event = *e
+	if e.Request != nil {
+		at.request = *e.Request
+		at.event.Request = &at.request
+	}
+	if e.Decision != nil {
+		at.decision = *e.Decision
+		at.event.Decision = &at.decision
+	}
+}
+
+// get returns a copy of the event, nil if there is none.
+func (p *keepsake) get() *access.Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.event.Kind == "" {
+		return nil
+	}
+	return p.event.Clone()
+}
 
 // last returns at most n of them, newest first. What is added meanwhile may stand
 // in the place of the oldest.
 func (r *recent) last(n int) (list []*access.Event) {
 	next := r.next.Load()
 	for i := next - 1; i >= max(0, next-maxRecent) && len(list) < n; i-- {
-		if e := r.ring[i%maxRecent].Load(); e != nil { // nil: one is about to be there
+		if e := r.ring[i%maxRecent].get(); e != nil { // nil: one is about to be there
 			list = append(list, e)
 		}
 	}

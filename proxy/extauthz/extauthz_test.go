@@ -67,7 +67,7 @@ func (members) Groups(string, *access.Identity) []string { return nil }
 // log keeps the events.
 type log struct{ events chan *access.Event }
 
-func (l log) Record(e *access.Event) { l.events <- e }
+func (l log) Record(e *access.Event) { l.events <- e.Clone() }
 func (l log) Err() error             { return nil }
 
 // envoy is the other end: a client of a server with a door behind it.

@@ -48,7 +48,7 @@ func (members) Groups(string, *access.Identity) []string { return nil }
 
 type log struct{ events chan *access.Event }
 
-func (l log) Record(e *access.Event) { l.events <- e }
+func (l log) Record(e *access.Event) { l.events <- e.Clone() }
 func (l log) Err() error             { return nil }
 
 type agent struct {
