@@ -46,7 +46,7 @@ func (r *room) request(size int, server *http.Server) *http.Request {
 // anything about the connection, a body or what follows, but for what goes without
 // saying.
 func plainHeader(lines string) (h http.Header, host string) {
-	n := strings.Count(lines, "\n") - 1
+	n, named := strings.Count(lines, "\n")-1, false
 	h = make(http.Header, n)
 	values := make([]string, n)
 	for lines != "\r\n" {
@@ -60,10 +60,10 @@ func plainHeader(lines string) (h http.Header, host string) {
 		have, again := h[name]
 		switch name {
 		case "Host":
-			if host != "" {
+			if named {
 				return nil, ""
 			}
-			host = value
+			host, named = value, true
 			continue
 		case "Connection":
 			if again || value != "keep-alive" {

@@ -32,6 +32,9 @@ var heads = []struct {
 	{"blanks around a value", "GET / HTTP/1.1\r\nHost:  a  \r\nX-A:   1  \r\n\r\n", true},
 	{"names in small letters", "GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1\r\nx_under: 1\r\n\r\n", true},
 	{"two slashes", "GET //a/b HTTP/1.1\r\nHost: a\r\n\r\n", true},
+	{"Pragma alone", "GET / HTTP/1.1\r\nHost: a\r\nPragma: no-cache\r\n\r\n", true},
+	{"Pragma with Cache-Control", "GET / HTTP/1.1\r\nHost: a\r\nPragma: no-cache\r\nCache-Control:\r\n\r\n", true},
+	{"Pragma twice", "GET / HTTP/1.1\r\nHost: a\r\nPragma: x\r\nPragma: no-cache\r\n\r\n", true},
 	{"a fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", true},
 	{"a host with a port", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", true},
 
@@ -81,6 +84,8 @@ var heads = []struct {
 	{"no host", "GET / HTTP/1.1\r\nX-A: a\r\n\r\n", false},
 	{"an empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n", false},
 	{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", false},
+	{"a host behind none", "GET / HTTP/1.1\r\nHost:\r\nHost: a\r\n\r\n", false},
+	{"a host before none", "GET / HTTP/1.1\r\nHost: a\r\nHost:\r\n\r\n", false},
 	{"one host twice", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", false},
 	{"no host at all", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", false},
 	{"a host in a fold", "GET / HTTP/1.1\r\nHost:\r\n a\r\n\r\n", false},
