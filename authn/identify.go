@@ -86,13 +86,21 @@ func plainCookie(header []string, name string) (value string, plain bool) {
 	if !isValue || before != "" && !strings.HasSuffix(before, "; ") || value == "" || strings.Contains(rest, name) {
 		return "", false
 	}
+	plain = true
 	for i := range len(value) {
-		if c := value[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
-			return "", false
-		}
+		plain = plain && secretByte[value[i]]
 	}
-	return value, true
+	return value, plain
 }
+
+// secretByte tells which bytes a secret consists of, and a dot. What comes next is
+// chance, so that a table is faster than to ask for ranges.
+var secretByte = func() (table [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.") {
+		table[c] = true
+	}
+	return table
+}()
 
 // mostPlainCookies is how long the cookies may be for that, in bytes. net/http has
 // a limit of their number, which so many do not come near.

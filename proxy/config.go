@@ -105,7 +105,7 @@ type Config struct {
 	// ReturnMemoryAfter is how long next to nothing must have happened before memory
 	// that is not in use is given back to the system. What comes after it has to get
 	// every page again, which a virtual machine may have to ask its host for. At least
-	// 1s; a change takes effect at the next start. Default 1m.
+	// 1s; a change takes effect at the next start. Default 5m.
 	ReturnMemoryAfter access.Duration `yaml:"return_memory_after"`
 }
 
@@ -220,7 +220,7 @@ func (c *Config) Validate(f access.Faults) {
 		f.At("replay_body_bytes").Add("write -1 to keep none", "%d is not between 1 and %d", n, mostReplayBytes)
 	}
 	if d := c.ReturnMemoryAfter; d != 0 && d.Std() < shortestQuiet {
-		f.At("return_memory_after").Add("write 1m", "%s is shorter than %s", d, shortestQuiet)
+		f.At("return_memory_after").Add("write 5m", "%s is shorter than %s", d, shortestQuiet)
 	}
 	if r := c.Recheck; r != 0 && r.Std() < shortestRecheck {
 		f.At("recheck").Add("write 60s", "%s is shorter than %s", r, shortestRecheck)

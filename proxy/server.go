@@ -14,7 +14,7 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 	drainTimeout      = 30 * time.Second
-	quietTime         = time.Minute
+	quietTime         = 5 * time.Minute
 	concurrentStreams = 250
 
 	// standardServer is the value of http1 that stands for net/http alone.
