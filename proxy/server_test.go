@@ -72,7 +72,7 @@ func TestProxyProtocolInTheLane(t *testing.T) {
 	}
 }
 
-// Memory is given back after a minute, or when the operator says; not all the time.
+// Memory is given back after five minutes, or when the operator says; not all the time.
 func TestWhenMemoryIsGivenBack(t *testing.T) {
 	for after, want := range map[time.Duration]time.Duration{0: 5 * time.Minute, time.Second: time.Second, time.Hour: time.Hour} {
 		c := &Config{Listen: "127.0.0.1:1", ReturnMemoryAfter: access.Duration(after)}
