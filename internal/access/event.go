@@ -44,21 +44,27 @@ type Event struct {
 
 // Clone returns a copy with a request and a decision of its own. What these point
 // to is shared, because nothing changes it.
-func (e *Event) Clone() *Event {
-	made := &struct {
-		event    Event
-		request  Request
-		decision Decision
-	}{event: *e}
+func (e *Event) Clone() *Event { return new(EventCopy).Of(e) }
+
+// EventCopy is the memory of a copy, for whoever copies again and again.
+type EventCopy struct {
+	event    Event
+	request  Request
+	decision Decision
+}
+
+// Of is Event.Clone into this memory.
+func (c *EventCopy) Of(e *Event) *Event {
+	c.event = *e
 	if e.Request != nil {
-		made.request = *e.Request
-		made.event.Request = &made.request
+		c.request = *e.Request
+		c.event.Request = &c.request
 	}
 	if e.Decision != nil {
-		made.decision = *e.Decision
-		made.event.Decision = &made.decision
+		c.decision = *e.Decision
+		c.event.Decision = &c.decision
 	}
-	return &made.event
+	return &c.event
 }
 
 // Link is the place of a record in the chain that makes a log tamper-evident.

@@ -29,37 +29,28 @@ type recent struct {
 	next atomic.Int64
 }
 
-// keepsake is where an event and what it points to are kept, one after the other.
+// keepsake is where a copy is kept, of one event after the other.
 type keepsake struct {
-	mu       sync.Mutex
-	event    access.Event // without a kind: none
-	request  access.Request
-	decision access.Decision
+	mu    sync.Mutex
+	event *access.Event // nil: none yet
+	copy  access.EventCopy
 }
 
 func (r *recent) add(e *access.Event) {
 	at := &r.ring[(r.next.Add(1)-1)%maxRecent]
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	at.event = *e
-	if e.Request != nil {
-		at.request = *e.Request
-		at.event.Request = &at.request
-	}
-	if e.Decision != nil {
-		at.decision = *e.Decision
-		at.event.Decision = &at.decision
-	}
+	at.event = at.copy.Of(e)
 }
 
 // get returns a copy of the event, nil if there is none.
-func (p *keepsake) get() *access.Event {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.event.Kind == "" {
+func (k *keepsake) get() *access.Event {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.event == nil {
 		return nil
 	}
-	return p.event.Clone()
+	return k.event.Clone()
 }
 
 // last returns at most n of them, newest first. What is added meanwhile may stand
