@@ -102,9 +102,9 @@ var secretByte = func() (table [256]bool) {
 	return table
 }()
 
-// mostPlainCookies is how long the cookies may be for that, in bytes. net/http has
-// a limit of their number, which so many do not come near.
-const mostPlainCookies = 4 << 10
+// mostPlainCookies is how long the cookies may be for that, in bytes. net/http takes
+// no more than 3000 of them, which cannot be in so many.
+const mostPlainCookies = 2 << 10
 
 // setCookie sets a cookie for one host only. A life of zero lasts until the
 // browser closes; a negative one removes the cookie.

@@ -76,7 +76,8 @@ func BenchmarkIdentify(b *testing.B) {
 func FuzzPlainCookie(f *testing.F) {
 	for _, header := range []string{"", "doorward=abc", "a=b; doorward=a-b_c.9; c=d", "doorward=abc; doorward=abc", "doorward=abc; doorward=abd", "a=b;doorward=abc",
 		"doorward=\"abc\"", "doorward=a b", "doorward =abc", "xdoorward=abc", "doorwardx=abc", "doorward=abc ", "doorward", "doorward=", "x=\"; doorward=abc\"", "=doorward=abc",
-		"a=b; doorward=abc; __Host-doorward=abd", "doorward=abc\tx", "; doorward=abc", ";; doorward=abc;;", "DOORWARD=abc"} {
+		"a=b; doorward=abc; __Host-doorward=abd", "doorward=abc\tx", "; doorward=abc", ";; doorward=abc;;", "DOORWARD=abc",
+		"doorward=abc" + strings.Repeat(";", 2900), "doorward=abc" + strings.Repeat(";", 3500)} {
 		f.Add(header)
 	}
 	f.Fuzz(func(t *testing.T, header string) {

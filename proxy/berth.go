@@ -23,7 +23,7 @@ type berth struct {
 	outlet  outlet
 
 	// What the upstream is asked, if by our own client, which is done with it when
-	// it has the answer. Its context is the flight of the passage.
+	// the answer has been read. Its context is the flight of the passage.
 	out    http.Request
 	blank  *http.Request // the same, empty
 	url    url.URL
@@ -60,8 +60,12 @@ func (b *berth) request(in *http.Request) *http.Request {
 	return &b.out
 }
 
-// room returns an array for so many values of fields.
+// room returns an array for so many values of fields. A question has several headers,
+// which each have their own.
 func (b *berth) room(n int) []string {
+	if b.passage.answering != ourselves {
+		return make([]string, 0, n)
+	}
 	if cap(b.values) < n {
 		b.values = make([]string, 0, n)
 	}
@@ -71,7 +75,7 @@ func (b *berth) room(n int) []string {
 // leave gives the berth to another passage, if nobody can know this one any more.
 func (b *berth) leave() {
 	p := &b.passage
-	if !p.returned || p.noticed || p.trace != nil || p.in.ContentLength != 0 || p.flight.Waited() {
+	if !p.returned || !p.recorded || p.noticed || p.answering != ourselves || p.trace != nil || p.in.ContentLength != 0 || p.flight.Waited() {
 		return
 	}
 	*p, b.account, b.courier, b.outlet, b.out, b.url = passage{}, account{}, courier{}, outlet{}, http.Request{}, url.URL{}

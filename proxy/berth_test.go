@@ -14,10 +14,18 @@ import (
 )
 
 // keeper is a Recorder that keeps what it must not keep.
-type keeper struct{ event *access.Event }
+type keeper struct {
+	event  *access.Event
+	panics bool
+}
 
-func (k *keeper) Record(e *access.Event) { k.event = e }
-func (k *keeper) Err() error             { return nil }
+func (k *keeper) Record(e *access.Event) {
+	if k.event = e; k.panics {
+		panic("a bug in what records")
+	}
+}
+
+func (k *keeper) Err() error { return nil }
 
 // Whatever somebody else may know is not given to another request.
 func TestOnlyWhatNobodyKnowsIsUsedAgain(t *testing.T) {
@@ -42,6 +50,7 @@ func TestOnlyWhatNobodyKnowsIsUsedAgain(t *testing.T) {
 		header     http.Header
 		route      func(*access.Route)
 		door       func(*Door)
+		panics     bool
 		again      bool
 	}{
 		"a page":                {path: "/", again: true},
@@ -53,10 +62,11 @@ func TestOnlyWhatNobodyKnowsIsUsedAgain(t *testing.T) {
 		"a page of our own":     {path: access.PortalPath},
 		"two targets":           {path: "/", route: func(r *access.Route) { r.To = append(r.To, strings.Replace(r.To[0], "127.0.0.1", "localhost", 1)) }},
 		"another client":        {path: "/", route: func(r *access.Route) { r.Upstream.Client = standardClient }},
+		"a recorder's bug":      {path: "/", panics: true},
 		"a trace":               {path: "/", door: func(d *Door) { d.tracer = &traceNotes{} }},
 		"an upgrade":            {path: "/", header: http.Header{"Cookie": {"doorward=alice"}, "Connection": {"upgrade"}, "Upgrade": {"websocket"}}, route: func(r *access.Route) { r.WebSocket = true }},
 	} {
-		kept := &keeper{}
+		kept := &keeper{panics: c.panics}
 		route := routeTo("http://app.example", app)
 		if c.route != nil {
 			c.route(&route)
@@ -77,8 +87,12 @@ func TestOnlyWhatNobodyKnowsIsUsedAgain(t *testing.T) {
 			if r.Header == nil {
 				r.Header = http.Header{"Cookie": {"doorward=alice"}}
 			}
+			defer func() {
+				recover() // what the recorder has done
+				again = kept.event.Kind == ""
+			}()
 			door.ServeHTTP(httptest.NewRecorder(), r)
-			return kept.event.Kind == ""
+			return
 		}
 		if ask() {
 			t.Errorf("%s: used again, though it has dialled", name)

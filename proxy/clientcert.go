@@ -121,8 +121,8 @@ func (h *certHops) among(addr netip.Addr) bool {
 // receiveCertificate settles which certificate is the visitor's. It is the one
 // that was shown to a proxy which may say so, or that of the connection, unless
 // that is a proxy's own. A header that looks like a certificate identifies
-// nobody where it comes from anybody else: it is removed with all its kin, and
-// inspect tells of it. known reports whether a header may tell of one, and has.
+// nobody where it comes from anybody else: receiveHeader removes it with all its kin,
+// and inspect tells of it. known reports whether a header may tell of one, and has.
 func (p *passage) receiveCertificate(peer netip.Addr, trusted bool) (known bool) {
 	r, hops := p.in, p.gen.certHops
 	if p.question != nil && p.question.Certificate != "" {

@@ -34,7 +34,7 @@ var (
 
 // passage is one request on its way past the stations.
 type passage struct {
-	berth *berth // nil: it has none, and ends as garbage
+	berth *berth // nil: it only decides again
 	door  *Door
 	gen   *generation // the configuration it began with
 	in    *http.Request
@@ -82,7 +82,8 @@ type passage struct {
 	traced   bool  // the trace that a header names counts
 	used     bool  // the visitor has sent something since the last time
 	upgrade  bool  // to another protocol is what the visitor asks for
-	returned bool  // the visitor has the whole answer of the upstream
+	returned bool  // the upstream's whole answer is the server's to send
+	recorded bool  // the recorder has taken the event
 	noticed  bool  // something else than the handler may know it, even after its end
 	lane     uint8 // which shard of the open streams it goes to
 
@@ -150,7 +151,7 @@ func (p *passage) receive() error {
 	req.Network.IP = said.addr
 	if trusted {
 		if id := r.Header.Get("X-Request-Id"); wellFormedID(id) {
-			req.ID = id
+			req.ID = strings.Clone(id) // which stays longer than the header
 		}
 	}
 	if headerBytes(r) > p.gen.Server.headerBytes() {

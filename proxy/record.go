@@ -24,7 +24,9 @@ func (p *passage) finish() {
 	defer p.door.inFlight.Add(-1)
 	defer p.record()
 	defer p.settle()
-	switch v := recover(); {
+	v := recover()
+	p.noticed = p.noticed || v != nil
+	switch {
 	case v == nil:
 	case v == http.ErrAbortHandler:
 		p.aborted()
@@ -90,6 +92,7 @@ func (p *passage) record() {
 	p.compare()
 	p.endTrace()
 	p.door.recorder.Record(e)
+	p.recorded = true
 }
 
 // meter is the response writer of a passage. It counts, and keeps the abilities

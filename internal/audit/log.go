@@ -164,13 +164,11 @@ func (l *Log) add(line, hidden encoded, refusal bool) {
 // Encode returns an event as the Append of another process takes it, where nothing
 // is kept of its session.
 func Encode(e *access.Event, log *slog.Logger) []byte {
-	alone := *e
-	if e.Request != nil {
-		request := *e.Request
-		request.Session.Kept = nil
-		alone.Request = &request
+	alone := e.Clone()
+	if alone.Request != nil {
+		alone.Request.Session.Kept = nil
 	}
-	return encodeOrSay(&alone, log).rest
+	return encodeOrSay(alone, log).rest
 }
 
 // encodeOrSay returns the best line there is for an event.

@@ -21,10 +21,12 @@ func (r *room) request(size int, server *http.Server) *http.Request {
 	if look(head) != whole || server.MaxHeaderBytes > 0 && size > server.MaxHeaderBytes {
 		return nil
 	}
-	line, fields, _ := strings.Cut(string(head), "\r\n")
+	// Two texts, because whoever keeps an address is not to keep the cookies as well.
+	end := bytes.IndexByte(head, '\n') + 1
+	line, fields := string(head[:end]), string(head[end:])
 	method, line, _ := strings.Cut(line, " ")
 	target, version, _ := strings.Cut(line, " ")
-	if version != "HTTP/1.1" {
+	if version != "HTTP/1.1\r\n" {
 		return nil
 	}
 	to, err := url.ParseRequestURI(target)
@@ -36,8 +38,8 @@ func (r *room) request(size int, server *http.Server) *http.Request {
 		return nil
 	}
 	r.head = http.Request{
-		Method: method, URL: to, Proto: version, ProtoMajor: 1, ProtoMinor: 1,
-		Header: header, Body: http.NoBody, Host: host, RequestURI: target,
+		Method: method, URL: to, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: http.NoBody, Host: strings.Clone(host), RequestURI: target,
 	}
 	return &r.head
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // heads are what a visitor may send, and whether the lane serves it.
@@ -307,6 +308,21 @@ func readPlain(text []byte) *http.Request {
 		return nil
 	}
 	return in.WithContext(context.Background())
+}
+
+// Who keeps where a request went, as a record does, keeps none of its secrets.
+func TestAddressesAreNoPartOfTheFields(t *testing.T) {
+	const text = "GET /a?b=c HTTP/1.1\r\nHost: a.example\r\nCookie: secret=1\r\n\r\n"
+	r := readPlain([]byte(text))
+	// Where the text would begin, if a string were a part of it.
+	begin := func(s string) uintptr {
+		return uintptr(unsafe.Pointer(unsafe.StringData(s))) - uintptr(strings.Index(text, s))
+	}
+	for _, kept := range []string{r.Method, r.RequestURI, r.URL.Path, r.URL.RawQuery, r.Host} {
+		if begin(kept) == begin(r.Header.Get("Cookie")) {
+			t.Errorf("%q is a part of what the cookies are in", kept)
+		}
+	}
 }
 
 // scripted is a connection on which a visitor says a text and hangs up.

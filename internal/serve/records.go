@@ -40,7 +40,7 @@ func (r *recorder) Record(e *access.Event) {
 	r.remember(e)
 	r.changing.RLock()
 	defer r.changing.RUnlock()
-	r.audit.Record(e) // last: the event is the log's from here on
+	r.audit.Record(e) // last: it may have to wait
 }
 
 // Err implements proxy.Recorder.
