@@ -72,6 +72,11 @@ func (b *berth) room(n int) []string {
 	return b.values[:0]
 }
 
+// lighten lets go of what it took to ask, where the answer goes on for long.
+func (b *berth) lighten() {
+	b.out, b.url, b.header, b.values = http.Request{}, url.URL{}, nil, nil
+}
+
 // leave gives the berth to another passage, if nobody can know this one any more.
 func (b *berth) leave() {
 	p := &b.passage

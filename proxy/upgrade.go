@@ -46,6 +46,7 @@ func (p *passage) forwardUpgrade() {
 	}
 	stay()
 	p.outlives, p.out.ResponseWriter = true, nil
+	p.berth.lighten()
 	go func(carry func()) {
 		defer p.finishTunnel()
 		defer end()
