@@ -22,7 +22,7 @@ var idle = benchCase{
 	title: "Connections that say nothing",
 	about: "Thousands of connections over which one request came and went, and as many open WebSockets through the proxy, each with its\n" +
 		"connection to the backend. What one costs is the memory of the process afterwards, less the memory before, by the number of them;\n" +
-		"before, the program had been under load. Doorward gives memory back after a quiet second here, and not after a minute.",
+		"before, the program had been under load. Doorward gives memory back after a quiet second here, and not after five minutes.",
 	run: func(b *bench) (*table, error) {
 		t := &table{Columns: []string{"", "connections", "before", "after", "memory each", "× " + bare}}
 		type kind struct {
