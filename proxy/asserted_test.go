@@ -18,7 +18,7 @@ func TestOnlyOurOwnAssertionsCount(t *testing.T) {
 	kept := store.NewMemory(c.Now)
 	s, replica, stranger := signerAt(t, c, kept, 1), signerAt(t, c, kept, 1), signerAt(t, c, store.NewMemory(c.Now), 2)
 	const issuer, audience = "https://auth.example", "https://app.example"
-	token, err := s.assert(t.Context(), "", issuer, request(c).Origin(), request(c), []string{"admins"})
+	token, err := s.assert(t.Context(), "", issuer, audience, request(c), []string{"admins"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestOnlyOurOwnAssertionsCount(t *testing.T) {
 		t.Fatalf("what is forged below differs in nothing else: %v", err)
 	}
 	parts := strings.Split(token, ".")
-	foreign, _ := stranger.assert(t.Context(), "", issuer, request(c).Origin(), request(c), nil)
+	foreign, _ := stranger.assert(t.Context(), "", issuer, audience, request(c), nil)
 	for name, wrong := range map[string]string{
 		"empty": "", "half": parts[0] + "." + parts[1], "no signature": parts[0] + "." + parts[1] + ".",
 		"padded signature": token + "=", "another payload": parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{}`)) + "." + parts[2],

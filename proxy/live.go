@@ -195,11 +195,10 @@ func (s *streamShard) unindex(st *stream) {
 func (l *streams) register(st *stream, seen uint64) {
 	st.shard.mu.Lock()
 	st.shard.add(st)
+	missed := l.signals.Load() != seen // one from here on finds the stream
+	st.found = missed
 	st.shard.mu.Unlock()
-	if l.signals.Load() != seen {
-		st.shard.mu.Lock()
-		st.found = true
-		st.shard.mu.Unlock()
+	if missed {
 		l.check(st)
 	}
 }
