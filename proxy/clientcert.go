@@ -115,7 +115,7 @@ func newCertHops(c ClientCertFrom, trusted []netip.Prefix) (*certHops, error) {
 
 // among reports whether an address belongs to one of the proxies.
 func (h *certHops) among(addr netip.Addr) bool {
-	return h != nil && slices.ContainsFunc(h.hops, func(p netip.Prefix) bool { return p.Contains(addr) })
+	return h != nil && listed(h.hops, addr)
 }
 
 // receiveCertificate settles which certificate is the visitor's. It is the one

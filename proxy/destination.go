@@ -183,13 +183,12 @@ func (d *destination) permits(at netip.AddrPort, literal bool, own func(netip.Ad
 			}
 		}
 	}
-	within := func(n netip.Prefix) bool { return n.Contains(addr) }
 	switch {
-	case addr.Zone() != "" || slices.ContainsFunc(never, within):
+	case addr.Zone() != "" || listed(never, addr):
 		return access.Becausef(access.TargetProhibited, "nothing is reached at %s", addr)
 	case literal:
 		return nil
-	case len(d.networks) > 0 && !slices.ContainsFunc(d.networks, within):
+	case len(d.networks) > 0 && !listed(d.networks, addr):
 		return access.Becausef(access.TargetProhibited, "%s is in none of the route's networks", addr)
 	}
 	for _, kind := range delicate {

@@ -53,7 +53,7 @@ func (l *preambleListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		peer := peerAddr(conn.RemoteAddr().String())
-		if !slices.ContainsFunc(l.peers, func(p netip.Prefix) bool { return p.Contains(peer) }) {
+		if !listed(l.peers, peer) {
 			l.log.Debug("a connection that came from no load balancer was closed; list its address in server.proxy_protocol if it is one", "peer", peer)
 			conn.Close()
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
@@ -149,10 +150,10 @@ func (g *generation) issuer(origin string) string {
 
 // trusts reports whether an address belongs to a listed proxy.
 func (g *generation) trusts(addr netip.Addr) bool {
-	for _, prefix := range g.trusted {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return listed(g.trusted, addr)
+}
+
+// listed reports whether an address is in one of several networks.
+func listed(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(network netip.Prefix) bool { return network.Contains(addr) })
 }

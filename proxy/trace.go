@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -64,7 +63,7 @@ func traceHeader(name string) bool {
 // whose word counts: whoever can name a trace can have others' requests found
 // under it, choose what is kept of them, and carry values past the door.
 func (p *passage) receiveTrace(peer netip.Addr) {
-	p.traced = slices.ContainsFunc(p.gen.tracers, func(prefix netip.Prefix) bool { return prefix.Contains(peer) })
+	p.traced = listed(p.gen.tracers, peer)
 }
 
 // validateTraces reports what is wrong with whose word about traces counts. Unlike
