@@ -52,6 +52,14 @@ func (a *Authenticator) loadSession(r *http.Request, req *access.Request,
 	return nil
 }
 
+// Expect tells that Identify will be called for a request soon. It begins to fetch
+// from memory what is known of its session, if its address has that scheme.
+func (a *Authenticator) Expect(r *http.Request, scheme string) {
+	if secret, plain := plainCookie(r.Header["Cookie"], CookieName(scheme)); plain {
+		a.sessions.Expect(secret)
+	}
+}
+
 // soleCookie returns the value of a cookie that occurs once. If a name occurs
 // with different values, someone on a neighbouring host has planted one of them
 // (cookie tossing); there is no telling which, so none counts. The __Host-

@@ -20,8 +20,6 @@ type participant struct {
 type server struct {
 	process *process
 	load    load
-	// before and after run around the load of each round; they may be nil.
-	before, after func(context.Context) error
 }
 
 // generator loads a server for some time.
@@ -86,6 +84,11 @@ func (b *bench) compare(list []participant, generate generator) ([]measured, err
 			if s == nil {
 				continue
 			}
+			if b.length.lead > 0 {
+				if _, err := b.once(s, generate, b.length.lead); err != nil {
+					return nil, fmt.Errorf("%s, before round %d: %w\n%s", list[i].name, n+1, err, s.process.out.String())
+				}
+			}
 			r, err := b.once(s, generate, b.length.round)
 			if err != nil {
 				return nil, fmt.Errorf("%s, round %d: %w\n%s", list[i].name, n+1, err, s.process.out.String())
@@ -113,11 +116,6 @@ func (b *bench) warm(s *server, generate generator) error {
 
 // once loads a server for some time.
 func (b *bench) once(s *server, generate generator, d time.Duration) (r round, err error) {
-	if s.before != nil {
-		if err := s.before(b.ctx); err != nil {
-			return r, err
-		}
-	}
 	pid := s.process.cmd.Process.Pid
 	before, err := usageOf("/proc", pid)
 	if err != nil {
@@ -131,10 +129,7 @@ func (b *bench) once(s *server, generate generator, d time.Duration) (r round, e
 		return r, err
 	}
 	r.cpu = after.cpu - before.cpu
-	if s.after != nil {
-		err = s.after(b.ctx)
-	}
-	return r, err
+	return r, nil
 }
 
 // median returns the middle of what f says about the rounds.

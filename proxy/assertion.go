@@ -27,6 +27,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/fetch"
 	"github.com/doorward/doorward/internal/store"
 )
 
@@ -325,6 +326,7 @@ func (s *Signer) assert(ctx context.Context, form, issuer, audience string, req 
 	if kept != nil {
 		near, _ = kept.Assertion.Load().(*signed)
 		if near != nil && near.serves(&want, now) {
+			fetch.Text(near.token) // it will be copied
 			return near.token, nil
 		}
 	}

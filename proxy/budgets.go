@@ -5,7 +5,10 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/doorward/doorward/internal/fetch"
 )
 
 // budgets count who uses how much of the door. Their number is fixed, so that
@@ -17,9 +20,12 @@ import (
 // They lie in shards with locks of their own. Nothing is allocated after the
 // first use of a shard.
 type budgets struct {
-	seed   maphash.Seed // nobody outside can choose whom to share a place with
 	shards [budgetShards]budgetShard
 }
+
+// budgetSeed keeps anybody outside from choosing whom to share a place with. All
+// doors of a process have the same, because sessions keep keys.
+var budgetSeed = maphash.MakeSeed()
 
 const (
 	budgetShards = 64
@@ -29,7 +35,7 @@ const (
 
 type budgetShard struct {
 	mu   sync.Mutex
-	sets []budgetSet
+	sets atomic.Pointer[[budgetSets]budgetSet] // nil until the first use
 	// crowd is the one budget of all for whom there is no place.
 	crowd budget
 	_     [64]byte // shards do not share a cache line
@@ -50,8 +56,6 @@ type budget struct {
 	spent             int64
 	requests, streams int32
 }
-
-func newBudgets() *budgets { return &budgets{seed: maphash.MakeSeed()} }
 
 // pace is how often something may happen. Without every it may always.
 type pace struct {
@@ -141,10 +145,11 @@ func (b *budgets) short(key uint64, p pace, now time.Time) time.Duration {
 	shard, set := b.place(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if shard.sets == nil {
+	sets := shard.sets.Load()
+	if sets == nil {
 		return 0
 	}
-	for _, own := range shard.sets[set] {
+	for _, own := range sets[set] {
 		if own.key == key {
 			return own.spend(p, now.UnixNano()) // of the copy
 		}
@@ -157,15 +162,26 @@ func (b *budgets) place(key uint64) (shard *budgetShard, set int) {
 	return &b.shards[key%budgetShards], int(key / budgetShards % budgetSets)
 }
 
+// expect tells that a key will be asked for soon, which then is fetched from memory
+// meanwhile.
+func (b *budgets) expect(key uint64) {
+	shard, set := b.place(key)
+	if sets := shard.sets.Load(); sets != nil {
+		fetch.Of(&sets[set][0])
+	}
+}
+
 // find returns the budget of a key, a full one if there was none. The shard is
 // locked.
 func (s *budgetShard) find(set int, key uint64) *budget {
-	if s.sets == nil {
-		s.sets = make([]budgetSet, budgetSets)
+	sets := s.sets.Load()
+	if sets == nil {
+		sets = new([budgetSets]budgetSet)
+		s.sets.Store(sets)
 	}
 	var worst *budget
-	for i := range s.sets[set] {
-		b := &s.sets[set][i]
+	for i := range sets[set] {
+		b := &sets[set][i]
 		if b.key == key {
 			return b
 		}
@@ -235,26 +251,26 @@ func (h *holding) becomesStream() bool {
 	return true
 }
 
-// key makes a key of words. Words that are joined differently differ.
-func (b *budgets) key(kind string, words [3]string) uint64 {
-	h := b.hash(kind, words[0])
+// budgetKey makes a key of words. Words that are joined differently differ.
+func budgetKey(kind string, words [3]string) uint64 {
+	h := budgetHash(kind, words[0])
 	for _, word := range words[1:] {
 		write(&h, word)
 	}
 	return max(h.Sum64(), 1)
 }
 
-// networkKey makes a key of a network, on a route or on all.
-func (b *budgets) networkKey(kind, route string, network netip.Prefix) uint64 {
-	h := b.hash(kind, route)
+// networkBudget makes a key of a network, on a route or on all.
+func networkBudget(kind, route string, network netip.Prefix) uint64 {
+	h := budgetHash(kind, route)
 	address := network.Addr().As16()
 	h.Write(address[:])
 	h.WriteByte(byte(network.Bits()))
 	return max(h.Sum64(), 1)
 }
 
-func (b *budgets) hash(kind, word string) (h maphash.Hash) {
-	h.SetSeed(b.seed)
+func budgetHash(kind, word string) (h maphash.Hash) {
+	h.SetSeed(budgetSeed)
 	write(&h, kind)
 	write(&h, word)
 	return h

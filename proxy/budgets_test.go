@@ -13,8 +13,8 @@ import (
 var tenPerSecond = quota{pace: pace{burst: 5, every: 100 * time.Millisecond}}
 
 func TestABudgetIsSpentAndRecovers(t *testing.T) {
-	b, now := newBudgets(), epoch
-	key := b.key("identity", [3]string{"", "https://idp", "alice"})
+	b, now := new(budgets), epoch
+	key := budgetKey("identity", [3]string{"", "https://idp", "alice"})
 	take := func() shortage { _, short := b.take(key, &tenPerSecond, asRequest, now); return short }
 	for i := range 5 {
 		if got := take(); got.of != enough {
@@ -47,7 +47,7 @@ func TestABudgetIsSpentAndRecovers(t *testing.T) {
 			t.Errorf("after the clock was set back: %+v", got)
 		}
 	}
-	if _, other := b.take(b.key("identity", [3]string{"", "https://idp", "bob"}), &tenPerSecond, asRequest, now); other.of != enough {
+	if _, other := b.take(budgetKey("identity", [3]string{"", "https://idp", "bob"}), &tenPerSecond, asRequest, now); other.of != enough {
 		t.Errorf("somebody else pays: %+v", other)
 	}
 	b.charge(key, tenPerSecond.pace, now)
@@ -57,19 +57,18 @@ func TestABudgetIsSpentAndRecovers(t *testing.T) {
 }
 
 func TestWordsOfAKeyDoNotRunTogether(t *testing.T) {
-	b := newBudgets()
-	if b.key("k", [3]string{"a\x00b", "c"}) == b.key("k", [3]string{"a", "b\x00c"}) || b.key("ab", [3]string{"c"}) == b.key("a", [3]string{"bc"}) ||
-		b.key("k", [3]string{"ab", "", "c"}) == b.key("k", [3]string{"a", "b", "c"}) ||
-		b.networkKey("k", "", netip.MustParsePrefix("10.0.0.0/24")) == b.networkKey("k", "", netip.MustParsePrefix("10.0.0.0/25")) ||
-		b.networkKey("k", "", netip.MustParsePrefix("10.0.0.0/24")) == b.networkKey("k", "r", netip.MustParsePrefix("10.0.0.0/24")) {
+	if budgetKey("k", [3]string{"a\x00b", "c"}) == budgetKey("k", [3]string{"a", "b\x00c"}) || budgetKey("ab", [3]string{"c"}) == budgetKey("a", [3]string{"bc"}) ||
+		budgetKey("k", [3]string{"ab", "", "c"}) == budgetKey("k", [3]string{"a", "b", "c"}) ||
+		networkBudget("k", "", netip.MustParsePrefix("10.0.0.0/24")) == networkBudget("k", "", netip.MustParsePrefix("10.0.0.0/25")) ||
+		networkBudget("k", "", netip.MustParsePrefix("10.0.0.0/24")) == networkBudget("k", "r", netip.MustParsePrefix("10.0.0.0/24")) {
 		t.Error("two parties share a budget")
 	}
 }
 
 func TestRequestsAndStreamsAreCountedApart(t *testing.T) {
-	b := newBudgets()
+	b := new(budgets)
 	q := quota{concurrent: 2, streams: 1}
-	key := b.key("identity", [3]string{"", "https://idp", "alice"})
+	key := budgetKey("identity", [3]string{"", "https://idp", "alice"})
 	first, _ := b.take(key, &q, asRequest, epoch)
 	second, _ := b.take(key, &q, asRequest, epoch)
 	if _, short := b.take(key, &q, asRequest, epoch); short.of != tooManyRequests {
@@ -103,16 +102,16 @@ func TestRequestsAndStreamsAreCountedApart(t *testing.T) {
 // However many come, memory stays the same, nobody gets more than somebody new
 // would, and what is under way stays counted.
 func TestManyPartiesFillNothing(t *testing.T) {
-	b := newBudgets()
+	b := new(budgets)
 	limited := quota{pace: tenPerSecond.pace, concurrent: 1}
-	busy := b.key("identity", [3]string{"", "https://idp", "busy"})
+	busy := budgetKey("identity", [3]string{"", "https://idp", "busy"})
 	held, _ := b.take(busy, &limited, asRequest, epoch)
-	noisy := b.key("identity", [3]string{"", "https://idp", "noisy"})
+	noisy := budgetKey("identity", [3]string{"", "https://idp", "noisy"})
 	for range 5 {
 		b.take(noisy, &tenPerSecond, asRequest, epoch)
 	}
 	for i := range 4 * budgetShards * budgetSets * budgetWays {
-		b.take(b.key("network", [3]string{"", fmt.Sprint(i)}), &tenPerSecond, asRequest, epoch)
+		b.take(budgetKey("network", [3]string{"", fmt.Sprint(i)}), &tenPerSecond, asRequest, epoch)
 	}
 	if _, short := b.take(busy, &limited, asRequest, epoch); short.of != tooManyRequests {
 		t.Errorf("what is under way was forgotten: %+v", short)
@@ -126,7 +125,7 @@ func TestManyPartiesFillNothing(t *testing.T) {
 	}
 	places := 0
 	for i := range b.shards {
-		places += len(b.shards[i].sets) * budgetWays
+		places += len(b.shards[i].sets.Load()) * budgetWays
 	}
 	if places > budgetShards*budgetSets*budgetWays {
 		t.Errorf("%d places", places)
@@ -136,7 +135,7 @@ func TestManyPartiesFillNothing(t *testing.T) {
 // Where every place is taken by somebody who has something under way, all others
 // share one budget, and everything is given back to where it was taken.
 func TestACrowdSharesOneBudget(t *testing.T) {
-	b := newBudgets()
+	b := new(budgets)
 	q := quota{concurrent: 3}
 	shard, set := b.place(1)
 	var all []holding
@@ -161,7 +160,7 @@ func TestACrowdSharesOneBudget(t *testing.T) {
 	for i := range all {
 		all[i].giveBack()
 	}
-	for _, own := range append(shard.sets[set][:], shard.crowd) {
+	for _, own := range append(shard.sets.Load()[set][:], shard.crowd) {
 		if own.requests != 0 {
 			t.Errorf("left over: %+v", own)
 		}
@@ -173,7 +172,7 @@ func TestACrowdSharesOneBudget(t *testing.T) {
 func TestNoWindowHoldsMoreThanItsShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := pace{burst: rapid.IntRange(1, 20).Draw(t, "burst"), every: time.Duration(rapid.IntRange(1, 1000).Draw(t, "every")) * time.Millisecond}
-		b, now := newBudgets(), epoch
+		b, now := new(budgets), epoch
 		var granted []time.Time
 		for _, pause := range rapid.SliceOfN(rapid.IntRange(0, 2000), 1, 200).Draw(t, "pauses") {
 			now = now.Add(time.Duration(pause) * time.Millisecond)
@@ -198,12 +197,12 @@ func TestNoWindowHoldsMoreThanItsShare(t *testing.T) {
 }
 
 func TestBudgetsUnderManyHands(t *testing.T) {
-	b := newBudgets()
+	b := new(budgets)
 	q := quota{concurrent: 4, streams: 2}
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			key := b.key("identity", [3]string{"", "https://idp", fmt.Sprint(i % 4)})
+			key := budgetKey("identity", [3]string{"", "https://idp", fmt.Sprint(i % 4)})
 			for range 500 {
 				h, _ := b.take(key, &q, asRequest, epoch)
 				h.becomesStream()
@@ -213,7 +212,7 @@ func TestBudgetsUnderManyHands(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range 4 {
-		key := b.key("identity", [3]string{"", "https://idp", fmt.Sprint(i)})
+		key := budgetKey("identity", [3]string{"", "https://idp", fmt.Sprint(i)})
 		shard, set := b.place(key)
 		if own := shard.find(set, key); own.requests != 0 || own.streams != 0 {
 			t.Errorf("left over: %+v", own)
@@ -227,7 +226,7 @@ func BenchmarkBudget(b *testing.B) {
 	q := quota{pace: pace{burst: 1 << 30, every: time.Nanosecond}, concurrent: 1 << 30}
 	for name, parties := range map[string]int{"one": 1, "many": 100_000} {
 		b.Run(name, func(b *testing.B) {
-			budgets := newBudgets()
+			budgets := new(budgets)
 			subjects := make([]string, parties)
 			for i := range subjects {
 				subjects[i] = fmt.Sprint("subject-", i)
@@ -235,7 +234,7 @@ func BenchmarkBudget(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					h, _ := budgets.take(budgets.key("identity", [3]string{"", "https://idp.example.com", subjects[i%parties]}), &q, asRequest, epoch)
+					h, _ := budgets.take(budgetKey("identity", [3]string{"", "https://idp.example.com", subjects[i%parties]}), &q, asRequest, epoch)
 					h.giveBack()
 				}
 			})

@@ -80,7 +80,7 @@ func New(opts Options) *Door {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	d.budgets = newBudgets()
+	d.budgets = new(budgets)
 	d.base, d.close = context.WithCancel(context.Background())
 	return d
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorward/doorward/internal/access"
+	"github.com/doorward/doorward/internal/fetch"
 )
 
 // identify is station 3: who asks. It never refuses; where it could not tell,
@@ -22,6 +23,38 @@ func (p *passage) identify() {
 	if err != nil {
 		p.forgetWho() // nothing half-known counts
 		p.fault("identify", err)
+	}
+	p.expectKept()
+}
+
+// expecter is an Identifier that can prepare for Identify, if it hears of a request
+// a while before.
+type expecter interface {
+	Expect(r *http.Request, scheme string)
+}
+
+// expectWho says who will be asked about, at the earliest moment: it takes as long
+// as the stations before to look somebody up in memory that no cache holds.
+func (p *passage) expectWho() {
+	if who, prepares := p.gen.Identify.(expecter); prepares {
+		who.Expect(p.in, p.req.Scheme)
+	}
+}
+
+// expectKept begins to fetch from memory what is kept of who asks, and needed behind
+// the decision.
+func (p *passage) expectKept() {
+	kept := p.req.Session.Kept
+	if kept == nil {
+		return
+	}
+	p.door.budgets.expect(kept.Budget.Load())
+	if near, _ := kept.Assertion.Load().(*signed); near != nil {
+		fetch.Of(near)
+	}
+	id := &p.req.Identity
+	for _, text := range [...]string{p.req.Session.ID, id.Subject, id.Email, id.Name, id.Username} {
+		fetch.Text(text)
 	}
 }
 

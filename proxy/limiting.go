@@ -116,13 +116,13 @@ func (p *passage) refuseNetwork(err error) {
 }
 
 func (p *passage) networkKey(kind, route string) uint64 {
-	return p.door.budgets.networkKey(kind, route, p.limiting.network)
+	return networkBudget(kind, route, p.limiting.network)
 }
 
 // limitDecided stands between the decision and what it leads to. What the policy
 // thinks of the request does not matter: refusals cost, too.
 func (p *passage) limitDecided() error {
-	as, route, door := p.use(), p.entry.limits, p.door.budgets
+	as, route := p.use(), p.entry.limits
 	id := p.entry.Route.ID
 	if route.network.set() && p.limiting.network.IsValid() {
 		if err := p.limit(ofNetwork, p.networkKey("network of route", id), &route.network, as); err != nil {
@@ -147,15 +147,30 @@ func (p *passage) limitDecided() error {
 		if quota.none() {
 			break // and its key need not be made
 		}
-		if err := p.limit(ofIdentity, door.key("identity", [3]string{where, who.Issuer, who.Subject}), &quota, as); err != nil {
+		if err := p.limit(ofIdentity, p.identityKey(where), &quota, as); err != nil {
 			return err
 		}
 	}
 	// Last, so that whoever is refused for himself takes nothing from the others.
 	if p.dec.Outcome == access.Allow && route.everybody.set() {
-		return p.limit(ofEverybody, door.key("route", [3]string{id}), &route.everybody, as)
+		return p.limit(ofEverybody, budgetKey("route", [3]string{id}), &route.everybody, as)
 	}
 	return nil
+}
+
+// identityKey makes a key of who asks, on a route or on all. That for all routes is
+// kept with the session.
+func (p *passage) identityKey(route string) uint64 {
+	who, kept := &p.req.Identity, p.req.Session.Kept
+	if route != "" || kept == nil || who.Issuer != kept.Of.Issuer || who.Subject != kept.Of.Subject {
+		return budgetKey("identity", [3]string{route, who.Issuer, who.Subject})
+	}
+	key := kept.Budget.Load()
+	if key == 0 {
+		key = budgetKey("identity", [3]string{"", who.Issuer, who.Subject})
+		kept.Budget.Store(key)
+	}
+	return key
 }
 
 // limitStrangers refuses what nobody known asks for, of a network that has asked

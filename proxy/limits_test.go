@@ -428,7 +428,11 @@ func (w *world) nothingHeld() {
 	for i := range w.door.budgets.shards {
 		shard := &w.door.budgets.shards[i]
 		shard.mu.Lock()
-		for _, set := range shard.sets {
+		sets := shard.sets.Load()
+		if sets == nil {
+			sets = &[budgetSets]budgetSet{}
+		}
+		for _, set := range sets {
 			for _, b := range set {
 				if b.requests != 0 || b.streams != 0 {
 					w.t.Errorf("still held: %+v", b)
@@ -465,6 +469,31 @@ func TestLimitsWithoutConfiguration(t *testing.T) {
 	}
 	if l.networkOf(netip.Addr{}).IsValid() {
 		t.Error("no address is of a network")
+	}
+}
+
+// What is kept with a session says whose budget it is, and only while the request
+// is of that person and the limit is the one for all routes.
+func TestBudgetKeptWithTheSession(t *testing.T) {
+	alice := access.Identity{Provider: "corp", Issuer: "https://idp", Subject: "alice"}
+	p := &passage{req: &access.Request{Identity: alice}}
+	key, onRoute := p.identityKey(""), p.identityKey("app")
+	p.req.Session.Kept = &access.Kept{Of: &alice}
+	for range 2 {
+		if p.identityKey("") != key || p.req.Session.Kept.Budget.Load() != key || p.identityKey("app") != onRoute {
+			t.Fatal("the budget is another one for what is kept")
+		}
+	}
+	for name, other := range map[string]access.Identity{
+		"subject": {Provider: "corp", Issuer: "https://idp", Subject: "bob"}, "issuer": {Provider: "corp", Issuer: "https://other", Subject: "alice"},
+	} {
+		p.req.Identity = other
+		if k := p.identityKey(""); k == key || k != (&passage{req: &access.Request{Identity: other}}).identityKey("") {
+			t.Errorf("another %s uses the budget of alice", name)
+		}
+	}
+	if p.req.Session.Kept.Budget.Load() != key {
+		t.Error("somebody else has changed what is kept")
 	}
 }
 

@@ -169,6 +169,7 @@ func (p *passage) receive() error {
 	if err := p.receiveOrigin(said); err != nil {
 		return access.Because(access.BadRequest, err)
 	}
+	p.expectWho()
 	if err := p.receiveTarget(r.RequestURI); err != nil {
 		return err
 	}

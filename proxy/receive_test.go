@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -409,5 +410,36 @@ func TestWithoutConfigurationNothingPasses(t *testing.T) {
 	w.door.live.Store(nil)
 	if res, _ := w.ask("GET", "http://app.example/"); res.StatusCode != http.StatusServiceUnavailable {
 		t.Error(res.Status)
+	}
+}
+
+// expecting is an Identifier that hears ahead who will be asked about.
+type expecting struct {
+	identify
+	heard chan<- string
+}
+
+func (e expecting) Expect(r *http.Request, scheme string) {
+	e.heard <- fmt.Sprint(scheme, " ", r.Header.Get("Cookie"))
+}
+
+// Whoever can prepare hears of a request as soon as its scheme is known, which says
+// what the cookie is called; of one without a proper origin nobody hears.
+func TestWhoAsksIsExpected(t *testing.T) {
+	heard := make(chan string, 1)
+	w := newWorld(t, []access.Route{routeTo("https://app.example", newEcho(t))}, withServer(func(c *Config) { c.TrustedProxies = []string{"127.0.0.0/8"} }),
+		func(w *world) { w.snapshot.Identify = expecting{heard: heard} })
+	w.ask("GET", "http://app.example/", "X-Forwarded-Proto", "https", "Cookie", asAlice)
+	select {
+	case got := <-heard:
+		if want := "https " + asAlice; got != want {
+			t.Errorf("heard of %q, want %q", got, want)
+		}
+	default:
+		t.Error("nobody has heard of the request")
+	}
+	w.ask("GET", "http://app.example/", "X-Forwarded-Proto", "gopher", "Cookie", asAlice)
+	if len(heard) != 0 {
+		t.Errorf("of a request without a scheme was heard: %s", <-heard)
 	}
 }

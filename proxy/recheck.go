@@ -27,11 +27,11 @@ var (
 // mayRecheck counts one check of a visitor on a device.
 func (p *passage) mayRecheck() bool {
 	door, req, now := p.door.budgets, p.req, p.door.now()
-	_, one := door.take(door.key("recheck", [3]string{req.Session.ID, req.Identity.User(), req.Device.ID}), &quota{pace: oneRechecks}, asQuestion, now)
+	_, one := door.take(budgetKey("recheck", [3]string{req.Session.ID, req.Identity.User(), req.Device.ID}), &quota{pace: oneRechecks}, asQuestion, now)
 	if one.of != enough {
 		return false
 	}
-	_, all := door.take(door.key("rechecks", [3]string{}), &quota{pace: allRechecks}, asQuestion, now)
+	_, all := door.take(budgetKey("rechecks", [3]string{}), &quota{pace: allRechecks}, asQuestion, now)
 	return all.of == enough
 }
 

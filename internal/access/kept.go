@@ -13,6 +13,17 @@ type Kept struct {
 	Groups *Texts
 	// Assertion is what package proxy made for upstreams.
 	Assertion atomic.Value
+	// Budget is under which key package proxy counts what Of uses; 0 as long as
+	// nobody has asked.
+	Budget atomic.Uint64
+}
+
+// Take takes over what was made for a session that is about the same.
+func (k *Kept) Take(before *Kept) {
+	if made := before.Assertion.Load(); made != nil {
+		k.Assertion.Store(made)
+	}
+	k.Budget.Store(before.Budget.Load())
 }
 
 // Texts is a list of texts that nobody changes, with what was made of it.

@@ -23,7 +23,7 @@ const module = "github.com/doorward/doorward/"
 // only, never of its own line. A package that is not listed fails the test, so
 // that a new one takes its place knowingly.
 var layers = [][]string{
-	{"internal/access", "internal/await", "internal/yield"},
+	{"internal/access", "internal/await", "internal/yield", "internal/fetch"},
 	{"internal/page", "internal/store", "internal/testidp", "internal/clilogin", "internal/migrate", "internal/jose", "internal/tunnel", "internal/audit/format", "internal/h1", "internal/lane"},
 	{"internal/store/storetest", "internal/store/redistest", "internal/store/lent", "internal/session", "internal/audit/send", "internal/issuance"},
 	{"authn", "devicecheck", "authz", "internal/audit", "internal/telemetry", "internal/admin", "proxy", "signals"},
@@ -45,6 +45,7 @@ var only = map[string][]string{
 	"internal/tunnel":   {"internal/access"},
 	"internal/await":    {},
 	"internal/yield":    {},
+	"internal/fetch":    {},
 	"internal/h1":       {"internal/yield"},
 	"internal/lane":     {"internal/await", "internal/yield"},
 
@@ -58,7 +59,7 @@ var only = map[string][]string{
 	"internal/audit":     {"internal/access", "internal/audit/format", "internal/audit/send", "internal/yield"},
 	"internal/telemetry": {"internal/access"},
 	"internal/admin":     {"internal/access"},
-	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel", "internal/issuance", "internal/h1", "internal/await", "internal/yield"},
+	"proxy":              {"internal/access", "internal/page", "internal/store", "internal/tunnel", "internal/issuance", "internal/h1", "internal/await", "internal/yield", "internal/fetch"},
 	"internal/issuance":  {"internal/access", "internal/store"},
 	"proxy/extauthz":     {"internal/access", "proxy"},
 	"proxy/spoe":         {"internal/access", "proxy"},

@@ -19,6 +19,7 @@ type cache struct {
 	tickets [shardCount]shard[[sha256.Size]byte, *ticket]
 	logins  [shardCount]shard[string, *login]
 	names   names
+	near    near
 }
 
 const shardCount = 64
@@ -171,15 +172,9 @@ func (s *shard[K, V]) len() int {
 // secret, not even a sealed one; whoever needs that reads the store.
 type ticket struct {
 	login      atomic.Pointer[login]
-	built      atomic.Pointer[builtEntry]
-	id, origin string // id is that of the login
-}
-
-// builtEntry is the session as requests see it.
-type builtEntry struct {
-	of    *account
-	entry Entry
-	kept  access.Kept
+	made       atomic.Pointer[view]
+	place      *atomic.Pointer[view] // of made, unless it is another's at the moment
+	id, origin string                // id is that of the login
 }
 
 // lastUsed is before everything once the login has been dropped: the ticket would
@@ -194,26 +189,12 @@ func (t *ticket) lastUsed() int64 {
 // weight includes what package proxy keeps with a session.
 func (t *ticket) weight() int { return 2 << 10 }
 
-func (t *ticket) dropped() {}
-
 // bind points the ticket to its login. Uses that the one before knows of and the
 // store does not are carried over.
 func (t *ticket) bind(l *login) {
 	if old := t.login.Swap(l); old != nil {
 		l.use(old.used.Load())
 	}
-}
-
-// entry returns the session as requests see it, made once for each account.
-func (t *ticket) entry(s *snapshot) *Entry {
-	if b := t.built.Load(); b != nil && b.of == s.account {
-		return &b.entry
-	}
-	b := &builtEntry{of: s.account, entry: s.entry(t.id, t.origin)}
-	b.kept.Of, b.kept.Groups = &s.identity, s.lists[0]
-	b.entry.Session.Kept = &b.kept
-	t.built.Store(b)
-	return &b.entry
 }
 
 // login is a login in memory, shared by its tickets. What every request looks at

@@ -47,27 +47,22 @@ func (m *Manager) Reopen(ctx context.Context, id string, now time.Time, use bool
 }
 
 func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time, use bool) (*Entry, error) {
+	v := m.cache.nearby(secret)
+	v.fetch() // meanwhile:
 	hash, ok := digest(secret)
 	if !ok {
 		return nil, errUnknown
 	}
-	t, _ := m.cache.ticketShard(&hash).get(hash)
-	var l *login
-	var s *snapshot
-	if t != nil {
-		if l = t.login.Load(); l != nil {
-			s = l.current()
-		}
-	}
-	if s == nil {
+	if !v.fits(&hash) {
 		var err error
-		if t, l, s, err = m.find(ctx, hash, secret); err != nil {
+		if v, err = m.look(ctx, hash, secret); err != nil {
 			return nil, err
 		}
 	}
-	if t.origin != origin {
+	if v.entry.Origin != origin {
 		return nil, errUnknown
 	}
+	l, s := v.login, v.of
 	if err := m.alive(l, s, now); err != nil {
 		return nil, err
 	}
@@ -75,12 +70,32 @@ func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time
 		m.touch(l, s, now)
 	}
 	if s.refreshAt != 0 && now.UnixNano() >= s.refreshAt {
-		var err error
-		if s, err = m.renew(ctx, t, l, s, secret, now); err != nil {
+		renewed, err := m.renew(ctx, v.ticket, l, s, secret, now)
+		if err != nil {
 			return nil, err
 		}
+		if renewed != s {
+			v = m.cache.view(&hash, v.ticket, v.ticket.login.Load(), renewed)
+		}
 	}
-	return t.entry(s), nil
+	return &v.entry, nil
+}
+
+// look looks for what is not near.
+func (m *Manager) look(ctx context.Context, hash [32]byte, secret string) (*view, error) {
+	t, _ := m.cache.ticketShard(&hash).get(hash)
+	if t != nil {
+		if l := t.login.Load(); l != nil {
+			if s := l.current(); s != nil {
+				return m.cache.view(&hash, t, l, s), nil
+			}
+		}
+	}
+	t, l, s, err := m.find(ctx, hash, secret)
+	if err != nil {
+		return nil, err
+	}
+	return m.cache.view(&hash, t, l, s), nil
 }
 
 // alive checks both lifetimes, and that the login was not revoked.
@@ -148,7 +163,7 @@ func (m *Manager) find(ctx context.Context, hash [32]byte, secret string) (*tick
 			return nil, nil, nil, err
 		}
 		m.cache.names.share(&read.Origin)
-		t = &ticket{id: read.Login, origin: read.Origin}
+		t = &ticket{id: read.Login, origin: read.Origin, place: m.cache.place(secret)}
 	}
 	l, s, err := m.resolve(ctx, t.id)
 	if err != nil {
