@@ -168,8 +168,8 @@ func TestChoosingCases(t *testing.T) {
 	}
 	for _, name := range []string{"", "short", "long"} {
 		l, err := lengthOf(name)
-		if half := l.round / 2; err != nil || half <= 0 || half%time.Second != 0 {
-			t.Errorf("%q: half a round is %s, %v; the loads take whole seconds", name, half, err)
+		if half := l.round / 2; err != nil || half <= 0 || half%time.Second != 0 || l.lead%time.Second != 0 {
+			t.Errorf("%q: half a round is %s and its lead %s, %v; the loads take whole seconds", name, half, l.lead, err)
 		}
 	}
 }

@@ -167,7 +167,7 @@ func (b *budgets) place(key uint64) (shard *budgetShard, set int) {
 func (b *budgets) expect(key uint64) {
 	shard, set := b.place(key)
 	if sets := shard.sets.Load(); sets != nil {
-		fetch.Of(&sets[set][0])
+		fetch.Of(&sets[set])
 	}
 }
 
@@ -260,8 +260,8 @@ func budgetKey(kind string, words [3]string) uint64 {
 	return max(h.Sum64(), 1)
 }
 
-// networkBudget makes a key of a network, on a route or on all.
-func networkBudget(kind, route string, network netip.Prefix) uint64 {
+// networkBudgetKey makes a key of a network, on a route or on all.
+func networkBudgetKey(kind, route string, network netip.Prefix) uint64 {
 	h := budgetHash(kind, route)
 	address := network.Addr().As16()
 	h.Write(address[:])

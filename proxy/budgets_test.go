@@ -59,8 +59,8 @@ func TestABudgetIsSpentAndRecovers(t *testing.T) {
 func TestWordsOfAKeyDoNotRunTogether(t *testing.T) {
 	if budgetKey("k", [3]string{"a\x00b", "c"}) == budgetKey("k", [3]string{"a", "b\x00c"}) || budgetKey("ab", [3]string{"c"}) == budgetKey("a", [3]string{"bc"}) ||
 		budgetKey("k", [3]string{"ab", "", "c"}) == budgetKey("k", [3]string{"a", "b", "c"}) ||
-		networkBudget("k", "", netip.MustParsePrefix("10.0.0.0/24")) == networkBudget("k", "", netip.MustParsePrefix("10.0.0.0/25")) ||
-		networkBudget("k", "", netip.MustParsePrefix("10.0.0.0/24")) == networkBudget("k", "r", netip.MustParsePrefix("10.0.0.0/24")) {
+		networkBudgetKey("k", "", netip.MustParsePrefix("10.0.0.0/24")) == networkBudgetKey("k", "", netip.MustParsePrefix("10.0.0.0/25")) ||
+		networkBudgetKey("k", "", netip.MustParsePrefix("10.0.0.0/24")) == networkBudgetKey("k", "r", netip.MustParsePrefix("10.0.0.0/24")) {
 		t.Error("two parties share a budget")
 	}
 }

@@ -49,8 +49,8 @@ func (p *passage) expectKept() {
 		return
 	}
 	p.door.budgets.expect(kept.Budget.Load())
-	if near, _ := kept.Assertion.Load().(*signed); near != nil {
-		fetch.Of(near)
+	if made, _ := kept.Assertion.Load().(*signed); made != nil {
+		fetch.Of(made)
 	}
 	id := &p.req.Identity
 	for _, text := range [...]string{p.req.Session.ID, id.Subject, id.Email, id.Name, id.Username} {

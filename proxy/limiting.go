@@ -116,7 +116,7 @@ func (p *passage) refuseNetwork(err error) {
 }
 
 func (p *passage) networkKey(kind, route string) uint64 {
-	return networkBudget(kind, route, p.limiting.network)
+	return networkBudgetKey(kind, route, p.limiting.network)
 }
 
 // limitDecided stands between the decision and what it leads to. What the policy
@@ -162,12 +162,14 @@ func (p *passage) limitDecided() error {
 // kept with the session.
 func (p *passage) identityKey(route string) uint64 {
 	who, kept := &p.req.Identity, p.req.Session.Kept
-	if route != "" || kept == nil || who.Issuer != kept.Of.Issuer || who.Subject != kept.Of.Subject {
-		return budgetKey("identity", [3]string{route, who.Issuer, who.Subject})
+	isKept := route == "" && kept != nil && who.Issuer == kept.Of.Issuer && who.Subject == kept.Of.Subject
+	if isKept {
+		if key := kept.Budget.Load(); key != 0 {
+			return key
+		}
 	}
-	key := kept.Budget.Load()
-	if key == 0 {
-		key = budgetKey("identity", [3]string{"", who.Issuer, who.Subject})
+	key := budgetKey("identity", [3]string{route, who.Issuer, who.Subject})
+	if isKept {
 		kept.Budget.Store(key)
 	}
 	return key

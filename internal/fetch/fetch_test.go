@@ -2,9 +2,6 @@ package fetch
 
 import (
 	"fmt"
-	"os"
-	"strings"
-	"syscall"
 	"testing"
 	"unsafe"
 )
@@ -18,25 +15,6 @@ func TestLinesOfSomething(t *testing.T) {
 			t.Errorf("%d bytes at %d are in %d lines, not %d", c.size, c.at, n, c.lines)
 		}
 	}
-}
-
-// Fetching looks at nothing: neither nil nor the end of the memory is a fault.
-func TestNothingIsAFault(t *testing.T) {
-	Of[int](nil)
-	Of(&struct{}{})
-	Text("")
-	Text(strings.Repeat("x", 1<<10))
-	page := os.Getpagesize()
-	mem, err := syscall.Mmap(-1, 0, page, syscall.PROT_READ, syscall.MAP_ANON|syscall.MAP_PRIVATE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := (*byte)(unsafe.Pointer(&mem[page-1]))
-	if err := syscall.Munmap(mem); err != nil {
-		t.Fatal(err)
-	}
-	Of(last) // nobody's any more
-	Of((*[256]byte)(unsafe.Pointer(last)))
 }
 
 // BenchmarkOf is what it costs to ask for something that is there.

@@ -57,7 +57,7 @@ type cached interface {
 	// weight is how many bytes it takes, about, and what the garbage collector
 	// leaves lying around meanwhile. It never changes.
 	weight() int
-	// dropped is told when the shard lets go of it.
+	// dropped is told when the shard lets go of it, under the lock of the shard.
 	dropped()
 }
 
@@ -171,8 +171,7 @@ func (s *shard[K, V]) len() int {
 // ticket is a ticket in memory: what a request with its cookie needs. It holds no
 // secret, not even a sealed one; whoever needs that reads the store.
 type ticket struct {
-	login      atomic.Pointer[login]
-	made       atomic.Pointer[view]
+	made       atomic.Pointer[view]  // the last; there is one from the first use on
 	place      *atomic.Pointer[view] // of made, unless it is another's at the moment
 	id, origin string                // id is that of the login
 }
@@ -180,7 +179,7 @@ type ticket struct {
 // lastUsed is before everything once the login has been dropped: the ticket would
 // keep it in memory, where nobody counts it any more.
 func (t *ticket) lastUsed() int64 {
-	if l := t.login.Load(); l != nil && l.seen.Load() != gone {
+	if l := t.made.Load().login; l.seen.Load() != gone {
 		return l.used.Load()
 	}
 	return 0
@@ -188,14 +187,6 @@ func (t *ticket) lastUsed() int64 {
 
 // weight includes what package proxy keeps with a session.
 func (t *ticket) weight() int { return 2 << 10 }
-
-// bind points the ticket to its login. Uses that the one before knows of and the
-// store does not are carried over.
-func (t *ticket) bind(l *login) {
-	if old := t.login.Swap(l); old != nil {
-		l.use(old.used.Load())
-	}
-}
 
 // login is a login in memory, shared by its tickets. What every request looks at
 // stands together.

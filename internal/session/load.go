@@ -55,47 +55,26 @@ func (m *Manager) load(ctx context.Context, secret, origin string, now time.Time
 	}
 	if !v.fits(&hash) {
 		var err error
-		if v, err = m.look(ctx, hash, secret); err != nil {
+		if v, err = m.find(ctx, hash, secret); err != nil {
 			return nil, err
 		}
 	}
 	if v.entry.Origin != origin {
 		return nil, errUnknown
 	}
-	l, s := v.login, v.of
-	if err := m.alive(l, s, now); err != nil {
+	if err := m.alive(v.login, v.of, now); err != nil {
 		return nil, err
 	}
 	if use {
-		m.touch(l, s, now)
+		m.touch(v.login, v.of, now)
 	}
-	if s.refreshAt != 0 && now.UnixNano() >= s.refreshAt {
-		renewed, err := m.renew(ctx, v.ticket, l, s, secret, now)
-		if err != nil {
+	if at := v.of.refreshAt; at != 0 && now.UnixNano() >= at {
+		var err error
+		if v, err = m.renew(ctx, v, secret, now); err != nil {
 			return nil, err
-		}
-		if renewed != s {
-			v = m.cache.view(&hash, v.ticket, v.ticket.login.Load(), renewed)
 		}
 	}
 	return &v.entry, nil
-}
-
-// look looks for what is not near.
-func (m *Manager) look(ctx context.Context, hash [32]byte, secret string) (*view, error) {
-	t, _ := m.cache.ticketShard(&hash).get(hash)
-	if t != nil {
-		if l := t.login.Load(); l != nil {
-			if s := l.current(); s != nil {
-				return m.cache.view(&hash, t, l, s), nil
-			}
-		}
-	}
-	t, l, s, err := m.find(ctx, hash, secret)
-	if err != nil {
-		return nil, err
-	}
-	return m.cache.view(&hash, t, l, s), nil
 }
 
 // alive checks both lifetimes, and that the login was not revoked.
@@ -152,29 +131,35 @@ func (m *Manager) touchDone(l *login) {
 	<-m.touches
 }
 
-// find reads what the cache does not have. A cookie without a ticket leaves
-// nothing behind: it costs one read and no memory.
-func (m *Manager) find(ctx context.Context, hash [32]byte, secret string) (*ticket, *login, *snapshot, error) {
+// find searches the cache, and reads what it does not have. A cookie without a
+// ticket leaves nothing behind: it costs one read and no memory.
+func (m *Manager) find(ctx context.Context, hash [32]byte, secret string) (*view, error) {
 	shard := m.cache.ticketShard(&hash)
 	t, count := shard.get(hash)
-	if t == nil {
+	fresh := t == nil
+	if fresh {
 		read, err := m.readTicket(ctx, hash, secret)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 		m.cache.names.share(&read.Origin)
 		t = &ticket{id: read.Login, origin: read.Origin, place: m.cache.place(secret)}
+	} else {
+		l := t.made.Load().login
+		if s := l.current(); s != nil {
+			return m.cache.put(t.see(&hash, l, s)), nil
+		}
 	}
 	l, s, err := m.resolve(ctx, t.id)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	if t.login.Load() == nil {
+	if fresh {
 		t.id = l.id // the same text; one of them is enough
 	}
-	t.bind(l)
+	v := t.see(&hash, l, s)
 	shard.add(hash, t, count, m.useless())
-	return t, l, s, nil
+	return m.cache.put(v), nil
 }
 
 // useless is when what is still of use was last used, at the earliest.

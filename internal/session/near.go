@@ -65,26 +65,36 @@ func (v *view) fits(hash *[sha256.Size]byte) bool {
 	return v != nil && v.hash == *hash && v.login.current() == v.of
 }
 
-// view returns what requests with the cookie of a ticket see, and puts it where
-// the next of them finds it first.
-func (c *cache) view(hash *[sha256.Size]byte, t *ticket, l *login, s *snapshot) *view {
-	v := t.made.Load()
-	if v == nil || v.login != l || v.of != s {
-		next := &view{hash: *hash, ticket: t, login: l, of: s, entry: s.entry(t.id, t.origin)}
-		next.kept.Of, next.kept.Groups = &s.identity, s.lists[0]
-		if v != nil && v.of.account == s.account {
-			next.kept.Take(&v.kept) // it says the same of the same
-		}
-		next.entry.Session.Kept = &next.kept
-		t.made.Store(next)
-		v = next
+// see returns what requests with the cookie of a ticket see of a login as it was at
+// some time. Uses that the login before knows of and the store does not are carried
+// over, and so is what was made for it, while it says the same.
+func (t *ticket) see(hash *[sha256.Size]byte, l *login, s *snapshot) *view {
+	before := t.made.Load()
+	if before != nil && before.login == l && before.of == s {
+		return before
 	}
-	// Under the lock, so that none is put there whose ticket has been dropped.
-	shard := c.ticketShard(hash)
+	v := &view{hash: *hash, ticket: t, login: l, of: s, entry: s.entry(t.id, t.origin)}
+	v.kept.Of, v.kept.Groups = &s.identity, s.lists[0]
+	v.entry.Session.Kept = &v.kept
+	if before != nil {
+		l.use(before.login.used.Load())
+		if before.of.account == s.account {
+			v.kept.Take(&before.kept)
+		}
+	}
+	t.made.Store(v)
+	return v
+}
+
+// put puts a view where its cookie finds it first, or one that was made of the same
+// ticket meanwhile. That happens under the lock under which tickets are dropped, so
+// that nothing stays there whose ticket has been.
+func (c *cache) put(v *view) *view {
+	shard := c.ticketShard(&v.hash)
 	shard.mu.RLock()
 	defer shard.mu.RUnlock()
-	if shard.items[*hash] == t {
-		t.place.Store(v)
+	if t := v.ticket; shard.items[v.hash] == t {
+		t.place.Store(t.made.Load())
 	}
 	return v
 }

@@ -105,36 +105,54 @@ func TestNothingIsNearThatIsNotKept(t *testing.T) {
 	}
 }
 
-// Loads go on while their sessions end: what has ended opens nothing from the
-// moment on at which that is known.
-func TestSessionsEndUnderLoad(t *testing.T) {
+// A cookie that was replaced opens nothing any more, also where the login that it
+// opened goes on.
+func TestReplacedCookiesAreNotNear(t *testing.T) {
 	d := newDesk(t, memory(t))
-	const many = 64
+	alice, bob := d.start(start("alice")), d.start(start("bob"))
+	old := d.handOver(alice, appHost, "")
+	d.opens(old, appHost, "alice", "")
+	if d.cache.nearby(old) == nil {
+		t.Fatal("what has been opened is not near")
+	}
+	fresh := d.handOver(bob, appHost, old)
+	d.opens(old, appHost, "", access.LoginRequired)
+	d.opens(fresh, appHost, "bob", "")
+	d.opens(alice, authHost, "alice", "")
+	d.keptOnly()
+}
+
+// Sessions end while they are used: what has ended opens nothing from the moment on
+// at which that is known.
+func TestSessionsEndInUse(t *testing.T) {
+	d := newDesk(t, memory(t))
 	var work sync.WaitGroup
-	for i := range many {
+	for i := range 16 {
 		secret := d.start(start(fmt.Sprint("user", i)))
-		over := make(chan struct{})
-		for range 2 {
-			work.Go(func() {
-				for ended := false; ; {
-					d.Expect(secret)
-					_, err := d.Load(d.ctx, secret, authHost, d.now())
-					if ended {
-						if err == nil {
-							t.Errorf("user%d is still let in", i)
-						}
-						return
-					}
-					select {
-					case <-over:
-						ended = true
-					default:
-					}
-				}
-			})
-		}
+		used, over := make(chan struct{}), make(chan struct{})
 		work.Go(func() {
-			time.Sleep(time.Duration(i%8) * time.Millisecond)
+			for n := 0; ; n++ {
+				ended := false
+				select {
+				case <-over:
+					ended = true
+				default:
+				}
+				d.Expect(secret)
+				_, err := d.Load(d.ctx, secret, authHost, d.now())
+				switch {
+				case ended && err == nil:
+					t.Errorf("user%d is still let in", i)
+					return
+				case ended:
+					return
+				case n == 100:
+					close(used)
+				}
+			}
+		})
+		work.Go(func() {
+			<-used
 			if _, err := d.End(d.ctx, secret, access.SessionEnded); err != nil {
 				t.Error(err)
 			}

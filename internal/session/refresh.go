@@ -48,28 +48,27 @@ func refreshTime(issued, due time.Time) time.Time {
 // flight is one refresh under way, shared by all requests of its login.
 type flight struct{ done chan struct{} }
 
-// renew sees to it that a refresh that is due happens, and returns the state to
-// go on with.
-func (m *Manager) renew(ctx context.Context, t *ticket, l *login, s *snapshot, secret string, now time.Time) (*snapshot, error) {
-	f := m.join(l, s, secret, now)
-	if f == nil || now.UnixNano() < s.due {
-		return s, nil
+// renew sees to it that a refresh that is due happens, and returns the view to go
+// on with.
+func (m *Manager) renew(ctx context.Context, v *view, secret string, now time.Time) (*view, error) {
+	f := m.join(v.login, v.of, secret, now)
+	if f == nil || now.UnixNano() < v.of.due {
+		return v, nil
 	}
 	timer := time.NewTimer(refreshWait)
 	defer timer.Stop()
 	select {
 	case <-f.done:
 	case <-timer.C:
-		return s, nil
+		return v, nil
 	case <-ctx.Done():
-		return s, nil
+		return v, nil
 	}
-	l, s, err := m.resolve(ctx, l.id)
+	l, s, err := m.resolve(ctx, v.login.id)
 	if err != nil {
 		return nil, err
 	}
-	t.bind(l)
-	return s, m.alive(l, s, now)
+	return m.cache.put(v.ticket.see(&v.hash, l, s)), m.alive(l, s, now)
 }
 
 // join returns the refresh under way, or starts one. It returns nil if there is

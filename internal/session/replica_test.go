@@ -252,7 +252,7 @@ func TestTicketsHoldNoEvictedLogins(t *testing.T) {
 	held, tickets := 0, 0
 	for i := range d.cache.tickets {
 		for _, ticket := range d.cache.tickets[i].items {
-			held += ticket.login.Load().weight()
+			held += ticket.made.Load().login.weight()
 			tickets++
 		}
 	}
