@@ -84,12 +84,7 @@ func (b *bench) compare(list []participant, generate generator) ([]measured, err
 			if s == nil {
 				continue
 			}
-			if b.length.lead > 0 {
-				if _, err := b.once(s, generate, b.length.lead); err != nil {
-					return nil, fmt.Errorf("%s, before round %d: %w\n%s", list[i].name, n+1, err, s.process.out.String())
-				}
-			}
-			r, err := b.once(s, generate, b.length.round)
+			r, err := b.turn(s, generate)
 			if err != nil {
 				return nil, fmt.Errorf("%s, round %d: %w\n%s", list[i].name, n+1, err, s.process.out.String())
 			}
@@ -112,6 +107,16 @@ func (b *bench) warm(s *server, generate generator) error {
 			return err
 		}
 	}
+}
+
+// turn loads a server for one round, after a lead that does not count.
+func (b *bench) turn(s *server, generate generator) (round, error) {
+	if b.length.lead > 0 {
+		if _, err := generate(b.ctx, &s.load, b.length.lead); err != nil {
+			return round{}, err
+		}
+	}
+	return b.once(s, generate, b.length.round)
 }
 
 // once loads a server for some time.

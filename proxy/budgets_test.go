@@ -123,12 +123,9 @@ func TestManyPartiesFillNothing(t *testing.T) {
 	if _, short := b.take(busy, &limited, asRequest, epoch); short.of != enough {
 		t.Errorf("after it was given back: %+v", short)
 	}
-	places := 0
-	for i := range b.shards {
-		places += len(b.shards[i].sets.Load()) * budgetWays
-	}
-	if places > budgetShards*budgetSets*budgetWays {
-		t.Errorf("%d places", places)
+	next := uint64(1)
+	if n := testing.AllocsPerRun(1000, func() { next++; b.take(next, &tenPerSecond, asRequest, epoch) }); n != 0 {
+		t.Errorf("somebody new takes memory: %v allocations", n)
 	}
 }
 

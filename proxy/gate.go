@@ -16,6 +16,7 @@ func (p *passage) gate() error {
 		return err
 	}
 	p.identify()
+	p.expectKept()
 	p.inspect()
 	p.decide()
 	p.event.Response.Decide = p.door.since(p.start)

@@ -24,7 +24,6 @@ func (p *passage) identify() {
 		p.forgetWho() // nothing half-known counts
 		p.fault("identify", err)
 	}
-	p.expectKept()
 }
 
 // expecter is an Identifier that can prepare for Identify, if it hears of a request

@@ -148,13 +148,8 @@ func (q *quota) set() bool {
 // network returns the network that an address belongs to, invalid for one that no
 // limit is for: an exempt one, and none at all, such as that of a socket.
 func (l *limits) networkOf(addr netip.Addr) netip.Prefix {
-	if !addr.IsValid() {
+	if !addr.IsValid() || listed(l.exempt, addr) {
 		return netip.Prefix{}
-	}
-	for _, prefix := range l.exempt {
-		if prefix.Contains(addr) {
-			return netip.Prefix{}
-		}
 	}
 	bits := l.ipv6Bits
 	if addr.Is4() {
